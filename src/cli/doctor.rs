@@ -7,7 +7,7 @@ use super::output::text;
 use super::session::{Session, now};
 use super::stdio::print_line;
 use super::{exit, status};
-use crate::commands::doctor::{Examination, unreachable};
+use crate::commands::examination::{Examination, unreachable};
 use crate::domain::diagnosis::{Diagnosis, Health};
 use crate::domain::status::Finding;
 

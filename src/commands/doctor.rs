@@ -2,16 +2,17 @@
 
 use std::time::Duration;
 
+use super::examination::{Examination, one_or};
 use super::queue::Queue;
-use crate::domain::diagnosis::{Diagnosis, Health};
+use crate::domain::diagnosis::{Health, ImpossibleJobs, LostReferences};
 use crate::domain::pattern::ServiceSelection;
 use crate::domain::retention::Retention;
 use crate::domain::size::show_size;
 use crate::domain::status::{Finding, ProblemLimits};
 use crate::domain::time::show_span;
-use crate::error::{Error, Kind, Result, reason};
+use crate::error::{Result, reason};
 use crate::processor::{Fate, fate, left_folders, missing_space};
-use crate::system::disk::{file_limit, free_space};
+use crate::system::disk::{file_limit, free_space, others_can_write};
 
 /// The size of a WAL that no checkpoint can make shorter, in bytes.
 const LARGE_WAL: u64 = 64 << 20;
@@ -28,39 +29,6 @@ const MAX_AGE: Duration = Duration::from_secs(600);
 /// How many files a process has to be able to open, at least.
 const FEW_FILES: u64 = 256;
 
-/// What was found about a store, by this module's own checks and by those that it shares with other commands.
-#[derive(Debug, Default)]
-pub struct Examination {
-    /// The results, in the order of the checks.
-    pub results: Vec<Diagnosis>,
-    /// Problems with calls, services, schedules and functions.
-    pub troubles: Vec<Finding>,
-}
-
-impl Examination {
-    fn add(&mut self, check: &'static str, health: Health, message: impl Into<String>, hint: Option<&str>) {
-        let (message, hint) = (message.into(), hint.map(str::to_owned));
-        self.results.push(Diagnosis { check, health, message, hint });
-    }
-
-    /// Adds the result of a check: what the error says, or `Ok` if there is none.
-    fn add_result(&mut self, check: &'static str, good: &str, result: Result<()>) -> bool {
-        match result {
-            Ok(()) => self.add(check, Health::Ok, good, None),
-            Err(error) => self.add(check, Health::Fault, error.to_string(), error.hint()),
-        }
-        self.results.last().is_some_and(|it| it.health == Health::Ok)
-    }
-}
-
-/// The meaning of an error that keeps a store from being opened.
-#[must_use]
-pub fn unreachable(error: &Error) -> Examination {
-    let mut found = Examination::default();
-    found.add("file", Health::Fault, error.to_string(), error.hint());
-    found
-}
-
 impl Queue {
     /// Checks the store, its processors and its calls, and changes nothing. `full` reads the whole store to search for damage.
     ///
@@ -69,12 +37,20 @@ impl Queue {
     pub fn examine(&mut self, full: bool) -> Result<Examination> {
         let mut found = Examination::default();
         found.add("file", Health::Ok, "it can be read and written", None);
+        self.examine_rights(&mut found);
         if !self.examine_file(full, &mut found) {
             return Ok(found);
         }
+        if full {
+            self.examine_rows(&mut found)?;
+        }
+        let definitions = self.examine_definitions(&mut found)?;
         self.examine_processors(&mut found)?;
-        self.examine_calls(&mut found)?;
-        self.examine_size(&mut found)?;
+        if definitions {
+            self.examine_calls(&mut found)?;
+        }
+        self.examine_waiting(&mut found)?;
+        self.examine_size(definitions, &mut found)?;
         Ok(found)
     }
 
@@ -85,6 +61,17 @@ impl Queue {
     pub fn free_stuck(&mut self) -> Result<u64> {
         let freed = self.store.free_stuck()?;
         Ok(freed.unlinked + freed.untold + freed.lanes)
+    }
+
+    fn examine_rights(&mut self, found: &mut Examination) {
+        match self.store.location().file().ok().filter(|file| others_can_write(file)) {
+            Some(file) => {
+                let hint = format!("`chmod o-w '{}'` takes that right away", file.display());
+                let message = "everybody can write the store, and have its processors run any program";
+                found.add("rights", Health::Warning, message, Some(&hint));
+            }
+            None => found.add("rights", Health::Ok, "not everybody can write it", None),
+        }
     }
 
     /// Returns whether the rest can be looked at.
@@ -128,6 +115,64 @@ impl Queue {
         true
     }
 
+    /// What only a look at all rows finds.
+    fn examine_rows(&mut self, found: &mut Examination) -> Result<()> {
+        let lost = self.store.lost_references()?;
+        for LostReferences { table, refers_to, rows } in &lost {
+            let refer = if *rows == 1 { "row refers" } else { "rows refer" };
+            let message = format!("in table `{table}`, {rows} {refer} to what is not in table `{refers_to}`");
+            let hint = format!(
+                "a program has removed rows without a look at foreign keys: restore a backup, or stop every processor and remove what \
+                 `PRAGMA foreign_key_check({table})` lists"
+            );
+            found.add("references", Health::Fault, message, Some(&hint));
+        }
+        if lost.is_empty() {
+            found.add("references", Health::Ok, "each row refers to one that is there", None);
+        }
+        let jobs = self.store.impossible_jobs()?;
+        if let Some((count, first)) = jobs.contradictory {
+            let message = if count == 1 {
+                format!("the state of job {first} contradicts the rest of it")
+            } else {
+                format!("the states of {count} jobs contradict the rest of them; the first is job {first}")
+            };
+            let hint = "a program has changed it without the triggers of the store: restore a backup, or make the call again with \
+                        `asyncq job rerun`";
+            found.add("jobs", Health::Fault, message, Some(hint));
+        }
+        if let Some((count, service)) = &jobs.without_service {
+            let message =
+                format!("{} for service `{service}`, which does not exist", one_or("job waits", "jobs wait", *count));
+            found.add("jobs", Health::Fault, message, Some(&format!("`asyncq service add {service}` adds it again")));
+        }
+        if jobs == ImpossibleJobs::default() {
+            found.add("jobs", Health::Ok, "each has ended, runs, or can", None);
+        }
+        Ok(())
+    }
+
+    /// Whether services and functions can be read, without which calls cannot be looked at.
+    fn examine_definitions(&mut self, found: &mut Examination) -> Result<bool> {
+        let (services, functions) = (self.store.services(), self.store.functions(None));
+        let services = found.readable("definitions", services)?;
+        let functions = found.readable("definitions", functions)?;
+        let all = services.zip(functions).map(|(services, functions)| (services.len(), functions.len()));
+        if let Some((services, functions)) = all {
+            found.add(
+                "definitions",
+                Health::Ok,
+                format!("{services} services and {functions} functions can be read"),
+                None,
+            );
+        }
+        let schedules = self.store.schedules(None);
+        if let Some(schedules) = found.readable("schedules", schedules)? {
+            found.add("schedules", Health::Ok, format!("{} can be read, with their zones", schedules.len()), None);
+        }
+        Ok(all.is_some())
+    }
+
     fn examine_processors(&mut self, found: &mut Examination) -> Result<()> {
         let processors = self.store.processors()?;
         let (mut alive, mut bad) = (Vec::new(), false);
@@ -162,7 +207,10 @@ impl Queue {
         }
         let left = left_folders(&self.store, &processors);
         if left > 0 {
-            let message = format!("{left} left by processors that the store does not know");
+            let message = format!(
+                "{} of processors that the store does not know",
+                one_or("folder is left", "folders are left", left as u64)
+            );
             let hint = format!("remove what is in `{}` while no processor runs", self.store.run_folder().display());
             found.add("folders", Health::Warning, message, Some(&hint));
         } else {
@@ -170,7 +218,8 @@ impl Queue {
         }
         let unowned = self.store.orphaned()?.len();
         if unowned > 0 {
-            let message = format!("{unowned} of the jobs that run belong to no processor");
+            let message =
+                format!("{} to no processor", one_or("job that runs belongs", "jobs that run belong", unowned as u64));
             found.add("unowned", Health::Fault, message, Some("`asyncq init` puts them back"));
         } else {
             found.add("unowned", Health::Ok, "each job that runs has a processor", None);
@@ -214,15 +263,26 @@ impl Queue {
         if found.troubles.is_empty() {
             found.add("calls", Health::Ok, "none has waited for too long, and each function has its program", None);
         }
+        self.examine_hooks(found)
+    }
+
+    fn examine_waiting(&mut self, found: &mut Examination) -> Result<()> {
         let stuck = self.store.stuck()?;
-        for (count, what) in [
-            (stuck.unlinked, "wait for other jobs, but are linked to none"),
-            (stuck.untold, "have ended, but the calls that need them were not told"),
-            (stuck.lanes, "lanes have room, but their calls wait"),
+        for (count, one, many) in [
+            (
+                stuck.unlinked,
+                "job waits for other jobs, but is linked to none",
+                "jobs wait for other jobs, but are linked to none",
+            ),
+            (
+                stuck.untold,
+                "job has ended, but the calls that need it were not told",
+                "jobs have ended, but the calls that need them were not told",
+            ),
+            (stuck.lanes, "lane has room, but its calls wait", "lanes have room, but their calls wait"),
         ] {
             if count > 0 {
-                let message =
-                    if what.starts_with("lanes") { format!("{count} {what}") } else { format!("{count} jobs {what}") };
+                let message = one_or(one, many, count);
                 found.add("waiting", Health::Fault, message, Some("`asyncq doctor --fix` lets the calls go on"));
             }
         }
@@ -237,15 +297,7 @@ impl Queue {
         } else {
             found.add("clock", Health::Ok, "it was not set back", None);
         }
-        let schedules = self.store.schedules(None);
-        match schedules {
-            Ok(schedules) => {
-                found.add("schedules", Health::Ok, format!("{} can be read, with their zones", schedules.len()), None);
-            }
-            Err(error) if error.kind() == Kind::Busy => return Err(error),
-            Err(error) => found.add("schedules", Health::Fault, error.to_string(), error.hint()),
-        }
-        self.examine_hooks(found)
+        Ok(())
     }
 
     /// Clients may add functions whose hooks do not exist.
@@ -272,7 +324,7 @@ impl Queue {
         Ok(())
     }
 
-    fn examine_size(&mut self, found: &mut Examination) -> Result<()> {
+    fn examine_size(&mut self, definitions: bool, found: &mut Examination) -> Result<()> {
         let wal = self.wal_bytes();
         if wal > LARGE_WAL {
             let message = format!("the WAL has {}", show_size(wal));
@@ -281,7 +333,7 @@ impl Queue {
         } else {
             found.add("wal", Health::Ok, format!("the WAL has {}", show_size(wal)), None);
         }
-        let keeps_all = self.store.services()?.iter().any(|it| it.retention == Retention::default());
+        let keeps_all = definitions && self.store.services()?.iter().any(|it| it.retention == Retention::default());
         let ended = self.store.count_ended(MANY + 1)?;
         if keeps_all && ended > MANY {
             let hint =

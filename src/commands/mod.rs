@@ -11,6 +11,7 @@ pub mod complete;
 pub mod doctor;
 pub mod due;
 pub mod enqueue;
+pub mod examination;
 pub mod explain;
 pub mod follow;
 pub mod function;

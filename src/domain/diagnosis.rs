@@ -1,5 +1,6 @@
 //! What a check of a store has found.
 
+use super::job::JobId;
 use super::text::has_names;
 
 /// How bad it is.
@@ -26,6 +27,26 @@ pub struct Diagnosis {
     pub message: String,
     /// The way out.
     pub hint: Option<String>,
+}
+
+/// Rows of a table that refer to rows that are not there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LostReferences {
+    /// Their table.
+    pub table: String,
+    /// The table to whose rows they refer.
+    pub refers_to: String,
+    /// How many there are.
+    pub rows: u64,
+}
+
+/// Jobs that nobody runs or ends, because what is written of them cannot be.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ImpossibleJobs {
+    /// Jobs whose state contradicts the rest of them: how many, and the first.
+    pub contradictory: Option<(u64, JobId)>,
+    /// Jobs that wait for a service that does not exist: how many, and the first service.
+    pub without_service: Option<(u64, String)>,
 }
 
 /// Calls that wait although they have no reason to.

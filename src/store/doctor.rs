@@ -3,7 +3,7 @@
 use super::engine::{Mode, Tx};
 use super::schema::{Mended, SchemaFound};
 use super::{Store, lane, needs};
-use crate::domain::diagnosis::StuckCalls;
+use crate::domain::diagnosis::{ImpossibleJobs, LostReferences, StuckCalls};
 use crate::domain::job::JobId;
 use crate::domain::time::Timestamp;
 use crate::error::Result;
@@ -16,9 +16,16 @@ const UNTOLD: &str = "SELECT DISTINCT a.needs FROM asyncq_job j CROSS JOIN async
     WHERE j.waits <> 0 AND j.waits = 1 AND a.job = j.id AND n.id = a.needs AND n.finished_at IS NOT NULL
     AND NOT EXISTS (SELECT 1 FROM asyncq_settle s WHERE s.job = a.needs)";
 /// The first call of each lane that has room.
-const LANES: &str = "SELECT min(id) FROM asyncq_job j WHERE waits <> 0 AND waits = 2 GROUP BY service, lane
+const LANES: &str = "SELECT min(id) FROM asyncq_job j WHERE waits <> 0 AND waits = 2 AND lane IS NOT NULL GROUP BY service, lane
     HAVING (SELECT count(*) FROM asyncq_job h WHERE h.lane IS NOT NULL AND (h.state = 'queued' OR h.state = 'processing')
         AND h.service = j.service AND h.lane = j.lane) < (SELECT lane_width FROM asyncq_service s WHERE s.name = j.service)";
+/// Jobs in a state that nobody gives them with the rest of what they say.
+const CONTRADICTORY: &str = "SELECT COUNT(*), MIN(id) FROM asyncq_job
+    WHERE state = 'blocked' AND (waits <> 1 AND waits <> 2 OR waits = 2 AND lane IS NULL)
+        OR state = 'processing' AND (token IS NULL OR processor IS NULL)
+        OR (finished_at IS NULL) = (state = 'completed' OR state = 'error' OR state = 'cancelled')";
+const WITHOUT_SERVICE: &str = "SELECT COUNT(*), MIN(service) FROM asyncq_job
+    WHERE finished_at IS NULL AND service NOT IN (SELECT name FROM asyncq_service)";
 const NOTE: &str = "INSERT INTO asyncq_settle (job) SELECT id FROM asyncq_job WHERE id = ?1 AND finished_at IS NOT NULL
     ON CONFLICT DO NOTHING";
 const ENDED: &str = "SELECT COUNT(*) FROM (SELECT 1 FROM asyncq_job WHERE finished_at IS NOT NULL LIMIT ?1) AS some";
@@ -48,6 +55,23 @@ impl Store {
     /// [`Kind::Invalid`](crate::Kind) with the first damage that it finds.
     pub fn check_pages(&mut self) -> Result<()> {
         self.read(|tx| super::engine::no_fault(tx.quick_check()?))
+    }
+
+    /// The rows of the store that refer to rows that are not there. It reads the whole store.
+    pub fn lost_references(&mut self) -> Result<Vec<LostReferences>> {
+        self.read(|tx| tx.lost_references())
+    }
+
+    /// Jobs that nobody runs or ends. It reads all jobs.
+    pub fn impossible_jobs(&mut self) -> Result<ImpossibleJobs> {
+        self.read(|tx| {
+            let (jobs, first): (u64, Option<JobId>) = super::engine::one(tx.row(CONTRADICTORY, &[])?)?;
+            let (lost, service): (u64, Option<String>) = super::engine::one(tx.row(WITHOUT_SERVICE, &[])?)?;
+            Ok(ImpossibleJobs {
+                contradictory: first.map(|first| (jobs, first)),
+                without_service: service.map(|service| (lost, service)),
+            })
+        })
     }
 
     /// The clock of the database, and the latest time that a processor has seen.
@@ -105,6 +129,13 @@ fn find(tx: &mut dyn Tx) -> Result<StuckLists> {
 mod tests {
     use super::*;
     use crate::store::sqlite::plan::ways_to_jobs;
+
+    #[test]
+    fn a_look_at_all_jobs_reads_each_once() {
+        for sql in [CONTRADICTORY, WITHOUT_SERVICE] {
+            assert_eq!(ways_to_jobs(sql), ["SCAN asyncq_job"], "{sql}");
+        }
+    }
 
     #[test]
     fn only_calls_that_wait_are_looked_at() {

@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 use std::{borrow::Cow, fs::Metadata, io, time::Duration};
 
 use super::schema::{Copied, Mended, SchemaFound};
+use crate::domain::diagnosis::LostReferences;
 use crate::domain::time::Timestamp;
 use crate::domain::{function::FunctionName, job::JobId, processor::ProcessorId, service::ServiceName, state::State};
 use crate::error::{Error, Kind, Result};
@@ -181,6 +182,9 @@ pub(super) trait Tx {
     /// Searches the whole store for damage, and returns the first that it finds. Ignores what an application has in the same
     /// database.
     fn integrity_check(&mut self) -> Result<Option<String>>;
+
+    /// The rows of the store's tables that refer to rows that are not there.
+    fn lost_references(&mut self) -> Result<Vec<LostReferences>>;
 
     /// Searches the pages of the store's tables for damage, and returns the first that it finds.
     fn quick_check(&mut self) -> Result<Option<String>>;

@@ -1,6 +1,6 @@
 //! The space on a disk.
 
-use std::path::Path;
+use std::{os::unix::fs::MetadataExt, path::Path};
 
 /// How many bytes this user can still write to the file system with this file; `None` where the system does not say.
 pub fn free_space(path: &Path) -> Option<u64> {
@@ -12,4 +12,11 @@ pub fn free_space(path: &Path) -> Option<u64> {
 /// How many files this process may have open.
 pub fn file_limit() -> u64 {
     rustix::process::getrlimit(rustix::process::Resource::Nofile).current.unwrap_or(u64::MAX)
+}
+
+/// Whether a file can be written by users who are neither its owner nor in its group.
+#[must_use]
+pub fn others_can_write(file: &Path) -> bool {
+    const OTHERS_MAY_WRITE: u32 = 0o002;
+    std::fs::metadata(file).is_ok_and(|is| is.mode() & OTHERS_MAY_WRITE != 0)
 }

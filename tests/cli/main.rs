@@ -14,6 +14,7 @@ mod complete;
 mod conversation;
 mod copy;
 mod cron;
+mod damage;
 mod delay;
 mod doctor;
 mod documents;

@@ -2,6 +2,7 @@
 
 use super::schema_script::{Part, parts};
 use super::{schema_text, tx::SqliteTx};
+use crate::domain::diagnosis::LostReferences;
 use crate::error::{Error, Kind, Result};
 use crate::store::engine::{Tx, one};
 
@@ -49,6 +50,24 @@ impl SqliteTx<'_> {
             }
         }
         Ok(None)
+    }
+
+    /// The rows of the store's tables that refer to rows that are not there. What an application has in the same database does
+    /// not count.
+    pub(super) fn rows_without_parents(&mut self) -> Result<Vec<LostReferences>> {
+        let mut found = Vec::new();
+        for table in parts().filter(|part| part.kind == "table") {
+            let sql = format!(
+                "SELECT \"table\", parent, count(*) FROM pragma_foreign_key_check('{}') GROUP BY 1, 2",
+                table.name
+            );
+            self.query(&sql, &[], &mut |row| {
+                let (table, refers_to) = (row.str(0)?.to_owned(), row.str(1)?.to_owned());
+                found.push(LostReferences { table, refers_to, rows: row.i64(2)?.unsigned_abs() });
+                Ok(())
+            })?;
+        }
+        Ok(found)
     }
 
     /// The first damage in the pages, without checking whether each index has an entry for each row.

@@ -10,6 +10,7 @@ use super::connection::{ENDLESS, Sqlite};
 use super::errors::{WAY_OUT_OF_DAMAGE, damaged};
 use super::files::{with_suffix, without_links};
 use super::row::Encoding;
+use crate::domain::diagnosis::LostReferences;
 use crate::domain::time::{Timestamp, millis};
 use crate::error::{Error, Kind, Result};
 use crate::failpoint::reached;
@@ -229,6 +230,10 @@ impl Tx for SqliteTx<'_> {
 
     fn drop_schema(&mut self) -> Result<()> {
         self.drop_tables()
+    }
+
+    fn lost_references(&mut self) -> Result<Vec<LostReferences>> {
+        self.rows_without_parents()
     }
 
     fn quick_check(&mut self) -> Result<Option<String>> {
