@@ -2,7 +2,7 @@
 
 use std::{os::unix::fs::MetadataExt, path::Path};
 
-/// How many bytes this user can still write to the file system with this file; `None` where the system does not say.
+/// How many bytes this user can still write to the file system of this file; `None` if the system does not say.
 pub fn free_space(path: &Path) -> Option<u64> {
     let is = rustix::fs::statvfs(path).ok()?;
     let blocks = if rustix::process::geteuid().is_root() { is.f_bfree } else { is.f_bavail };

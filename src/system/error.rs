@@ -17,7 +17,7 @@ pub fn io_error(what: &str, error: &io::Error) -> Error {
     Error::new(kind, format!("{what}: {}", in_words(error))).with_hint(hint(error))
 }
 
-/// What the system lacks, for people; any other error in its own words.
+/// What the system lacks, for people; for any other error, its own words.
 pub fn in_words(error: &io::Error) -> String {
     match Errno::from_io_error(error) {
         Some(Errno::AGAIN) => "the system gives no more processes and threads".to_owned(),

@@ -15,11 +15,11 @@ use rustix::process::{Resource, getrlimit};
 use super::error::io_error;
 use crate::error::Result;
 
-/// Makes this process ready to run functions: marks every descriptor but stdin, stdout and stderr to be closed in the
-/// programs that it starts. Our own are marked from the start; these were inherited.
+/// Prepares this process to run functions: marks every descriptor except stdin, stdout and stderr, so that the programs that it
+/// starts do not get it. Our own are marked from the start; these were inherited.
 ///
 /// # Errors
-/// When `/proc` cannot be read, and where too few descriptors are allowed to run even one function.
+/// When `/proc` cannot be read, and when so few descriptors are allowed that not even one function can run.
 pub fn prepare() -> Result<()> {
     let is_enough = limit() >= FOR_THE_REST + FOR_A_FUNCTION;
     let open = if is_enough { fs::read_dir("/proc/self/fd") } else { Err(Errno::MFILE.into()) };
@@ -31,20 +31,20 @@ pub fn prepare() -> Result<()> {
     Ok(())
 }
 
-/// Sleeps until one of `fds` is ready, for at most `time`, without end if there is none. Returns how many are ready: none if a
-/// signal ends the sleep.
+/// Sleeps until one of `fds` is ready, for at most `time`; without a time, for as long as it takes. Returns how many are ready:
+/// none if a signal ends the sleep.
 ///
 /// # Errors
 /// As poll(2).
 pub fn wait(fds: &mut [PollFd<'_>], time: Option<Duration>) -> rustix::io::Result<usize> {
-    // A time that is too long for the system has no end.
+    // If a time is too long for the system, it sleeps for as long as it takes.
     let time = time.and_then(|time| Timespec::try_from(time).ok());
     poll(fds, time.as_ref()).or_else(|error| if error == Errno::INTR { Ok(0) } else { Err(error) })
 }
 
-/// Closes a descriptor whose end takes the kernel long, without waiting for that: an inotify takes 10 to 20 ms, and the end of a
-/// process waits for it, too. It is sent to a socket that nobody can reach but through its own messages. The kernel collects
-/// such sockets in the background (older ones than Linux 6.9 do so at once, which is as slow as to close it).
+/// Closes a descriptor that the kernel takes long to close, without waiting for that. An inotify takes 10 to 20 ms, and the end of
+/// a process waits for it, too. This sends the descriptor to a socket that can only be reached through its own messages. The kernel
+/// collects such sockets in the background (before Linux 6.9, it does so at once, which is as slow as closing the descriptor).
 pub fn close_later(descriptor: OwnedFd) {
     let Ok((ours, theirs)) = socketpair(AddressFamily::UNIX, SocketType::DGRAM, SocketFlags::CLOEXEC, None) else {
         return;
@@ -56,24 +56,24 @@ pub fn close_later(descriptor: OwnedFd) {
     // If this fails, it is closed here.
     let _ = sendmsg(&ours, &[IoSlice::new(&[0])], &mut control, SendFlags::NOSIGNAL | SendFlags::DONTWAIT);
     drop((descriptor, theirs));
-    // The end of a socket has the kernel look for those that nobody can reach.
+    // When a socket is closed, the kernel looks for those that nobody can reach.
     drop(ours);
 }
 
-/// How many descriptors a running function takes at most: pipes, a pidfd, a file for output, and some spare.
+/// How many descriptors a running function needs at most: pipes, a pidfd, a file for output, and some spare.
 const FOR_A_FUNCTION: u64 = 12;
 
 /// How many descriptors everything else takes.
 const FOR_THE_REST: u64 = 16;
 
-/// One of so many descriptors may be that of a follower.
+/// One in this many descriptors may belong to a follower.
 const FOLLOWER_SHARE: u64 = 32;
 
 fn limit() -> u64 {
     getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX)
 }
 
-/// How many functions this process may run at once, by its limit of descriptors; at least one.
+/// How many functions this process may run at once with its limit of descriptors; at least one.
 pub fn functions_at_once() -> usize {
     let many = limit().saturating_sub(FOR_THE_REST) / FOR_A_FUNCTION;
     usize::try_from(many.max(1)).unwrap_or(usize::MAX)
@@ -90,14 +90,14 @@ pub fn take(number: i32) -> Option<OwnedFd> {
     // SAFETY: the number is only used for this call, which changes nothing.
     let descriptor = unsafe { BorrowedFd::borrow_raw(number) };
     fcntl_getfd(descriptor).ok()?;
-    // SAFETY: it is open, and nothing in this program has opened it, nor takes it but the one who asks.
+    // SAFETY: it is open, nothing in this program has opened it, and only the caller of this takes it.
     Some(unsafe { OwnedFd::from_raw_fd(number) })
 }
 
 #[expect(unsafe_code, reason = "a descriptor that was inherited has no owner in this program")]
 fn mark(number: i32) {
-    // SAFETY: the number is only used for this call, which changes a flag that nobody here relies on being unset. It may
-    // have been closed meanwhile (the one of the directory itself was): then the call fails, and that is as well.
+    // SAFETY: the number is only used for this call, which changes a flag that nobody here needs to be unset. The descriptor may
+    // have been closed meanwhile (that of the directory itself was). Then the call fails, which does no harm.
     let descriptor = unsafe { BorrowedFd::borrow_raw(number) };
     let _ = fcntl_setfd(descriptor, FdFlags::CLOEXEC);
 }

@@ -6,11 +6,11 @@ use std::{fmt::Display, fs, io};
 use rustix::io::Errno;
 use rustix::process::{Resource, getrlimit};
 
-/// How much has to be free before calls begin, in bytes: for slots, and for the arguments and output of calls.
+/// How many bytes must be free before calls begin: for slots, and for the arguments and output of calls.
 const ROOM: u64 = 8 * 1024 * 1024;
 
-/// Below this limit of its address space, in bytes, threads get no allocation area of their own. Then everything that is not taken
-/// is free; above it, areas that are hardly used take most of the space.
+/// Below this limit of its address space, in bytes, threads get no allocation area of their own. Then all space that is not in use
+/// is free. Above it, areas that are hardly used take most of the space.
 const SMALL: u64 = 64 * 1024 * 1024;
 
 /// Checks whether there is room for calls under the limits of this process.

@@ -1,6 +1,6 @@
 //! This process and its system: signals, descriptors, memory, users, and the errors of the system.
 //!
-//! Invariant: nothing here knows a function, a child process, or a file of asyncq.
+//! Invariant: nothing here knows of functions, child processes, or files of asyncq.
 
 pub mod disk;
 pub mod error;

@@ -13,9 +13,9 @@ const OTHERS: u32 = 0o066;
 /// Why a file cannot be used.
 #[derive(Debug)]
 pub struct UnfitFile {
-    /// That, in words that follow the name of the file.
+    /// The same in words, to follow the name of the file.
     pub what: String,
-    /// Whether this user may not read it, and another one perhaps may.
+    /// Whether this user may not read it, although another user perhaps may.
     pub is_denied: bool,
 }
 

@@ -1,5 +1,5 @@
-//! Signals: the requests to stop from a person, cron or a service manager, the size limit of files, and what a caller may have
-//! changed about them.
+//! Signals: requests to stop from a person, cron or a service manager; the size limit of files; and what a caller may have changed
+//! about signals.
 
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
@@ -21,14 +21,14 @@ use signal_hook::low_level::{emulate_default_handler, pipe};
 use super::{error::io_error, fds};
 use crate::error::{Error, Result};
 
-/// Signals that stay ignored if they were when this process started: with `nohup` and a shell's `&`, programs ignore the signals
-/// of a terminal. Every Rust program ignores SIGPIPE, and the standard library undoes that for its children.
+/// Signals that stay ignored if they were when this process started. With `nohup` and a shell's `&`, programs ignore the signals of
+/// a terminal. Every Rust program ignores SIGPIPE, which the standard library undoes for its children.
 const LEFT_ALONE: [i32; 4] = [SIGHUP, SIGINT, SIGQUIT, SIGPIPE];
 
-/// Unblocks all signals, and stops ignoring those that the caller ignored, except the signals of a terminal; for this process and
-/// its children. Call it before there are threads, because each has a mask of its own.
+/// Unblocks all signals for this process and its children, and stops ignoring those that the caller ignored, except for the signals
+/// of a terminal. Call this before there are threads, because each thread has its own mask.
 ///
-/// Otherwise a caller that ignores SIGCHLD would hide from this process how its children end.
+/// Otherwise, a caller that ignores SIGCHLD would hide from this process how its children end.
 ///
 /// # Errors
 /// When `/proc` cannot be read.
@@ -44,11 +44,11 @@ pub fn reset() -> Result<()> {
 #[expect(unsafe_code, reason = "a handler could do anything; the default is none")]
 fn set_default(number: i32) {
     // SAFETY: no code of this process runs on the signal, before or after. The C library refuses its own two signals, which it
-    // ignores in all that it starts.
+    // ignores in everything that it starts.
     let _ = unsafe { nix::libc::signal(number, nix::libc::SIG_DFL) };
 }
 
-/// The signals among these that this process does not ignore.
+/// Those of these signals that this process does not ignore.
 ///
 /// # Errors
 /// When `/proc` cannot be read.
@@ -57,7 +57,7 @@ pub fn heard(signals: &[i32]) -> io::Result<Vec<i32>> {
     Ok(signals.iter().copied().filter(|signal| ignored & bit(*signal) == 0).collect())
 }
 
-/// The signals that this process ignores, each a bit.
+/// The signals that this process ignores, one bit for each.
 fn ignored() -> io::Result<u64> {
     let status = fs::read_to_string("/proc/self/status")?;
     let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
@@ -81,18 +81,18 @@ pub fn on_stop(mut asked: impl FnMut() + Send + 'static) -> Result<()> {
     started.map(drop).map_err(|error| io_error("cannot watch for signals", &error))
 }
 
-/// The interrupts of this process (SIGINT), which from now on do not end it.
+/// The interrupts of this process (SIGINT). From now on, they do not end it.
 #[derive(Debug)]
 pub struct Interrupts {
     caught: UnixStream,
-    /// Kept open even if nothing is caught: otherwise the other end would be readable.
+    /// Kept open even if nothing is caught, because otherwise the other end would be readable.
     _handlers: UnixStream,
     /// Whether the next one ends this process.
     ends: Arc<AtomicBool>,
 }
 
 impl Interrupts {
-    /// Begins to catch them, unless this process ignores them.
+    /// Begins to catch interrupts, unless this process ignores them.
     ///
     /// # Errors
     /// When the system refuses handlers, or `/proc` cannot be read.
@@ -121,13 +121,13 @@ impl Interrupts {
         self.ends.store(true, Ordering::SeqCst);
     }
 
-    /// Takes those that have come. Returns whether there were any.
+    /// Takes the interrupts that have come. Returns whether there were any.
     #[must_use]
     pub fn take(&self) -> bool {
         matches!(rustix::io::read(&self.caught, &mut [0; 64]), Ok(count) if count > 0)
     }
 
-    /// Sleeps until one has come, at most for `time`. Returns whether one has.
+    /// Sleeps until an interrupt has come, at most for `time`. Returns whether one has.
     #[must_use]
     pub fn wait(&self, time: Duration) -> bool {
         let until = Instant::now() + time;
@@ -173,8 +173,8 @@ pub fn name(number: i32) -> String {
     }
 }
 
-/// From now on, a write that exceeds the largest size of files (`ulimit -f`) fails, and does not end this process. Functions do not
-/// inherit that: a program starts without handlers, but would inherit an ignored signal.
+/// From now on, a write that exceeds the size limit of files (`ulimit -f`) fails, and does not end this process. Functions do not
+/// inherit that: a program starts without handlers, but it would inherit an ignored signal.
 ///
 /// # Errors
 /// When the system refuses handlers.
