@@ -122,7 +122,7 @@ impl CallWaiter<'_> {
                 Kind::Usage,
                 "a call inside a running function runs at once, so it takes no `--timeout`",
             )
-            .with_hint("the function has a time limit of its own: `asyncq function set --timeout`")
+            .with_hint("set the time limit of the function instead: `asyncq function set --timeout`")
             .into());
         }
         let enqueued = match queue.enqueue(request, &session.caller, self.console())? {

@@ -224,7 +224,7 @@ fn unquoted(word: &OsStr) -> OsString {
     plain.into()
 }
 
-/// Where the word may be a file.
+/// The hint for an argument that may be a file.
 fn files(arg: &Arg) -> Option<ValueHint> {
     match value_name(arg)? {
         "FILE" | "FILE|DIR" | "PATH" | "ARG" => Some(ValueHint::AnyPath),

@@ -204,8 +204,7 @@ impl Function {
                 if let Some(Some(_)) = &typed.inputs.takes {
                     for (schedule, why) in queue.unfit_schedules(&service, &name)? {
                         let set = format!("`asyncq schedule set {schedule}` with the call changes it");
-                        session
-                            .info_with_hint(&format!("schedule `{schedule}` makes no calls any longer: {why}"), &set);
+                        session.info_with_hint(&format!("schedule `{schedule}` no longer makes calls: {why}"), &set);
                     }
                 }
             }

@@ -92,7 +92,7 @@ pub struct RevealOption {
 }
 
 impl RevealOption {
-    /// Has a queue show what it says.
+    /// Makes a queue show secrets, if the option says so.
     pub fn apply(self, queue: &mut Queue) {
         if self.reveal {
             queue.reveal_secrets();

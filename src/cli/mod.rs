@@ -135,8 +135,8 @@ enum Command {
     Whoami,
 }
 
-// A noun with its verbs. As arguments of a deferred command, they are only built where the noun is given. No docstring, as that
-// would be the help of each noun.
+// A noun with its verbs. As the arguments of a deferred command, they are built only if somebody typed the noun. It has no
+// docstring, because that would be the help of each noun.
 #[derive(Debug, clap::Args)]
 struct Noun<Verb: Subcommand> {
     #[command(subcommand)]

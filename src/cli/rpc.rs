@@ -49,7 +49,7 @@ struct Stdout(Mutex<Writer>);
 
 struct Writer {
     out: BufWriter<PatientSink>,
-    /// Why nothing can be written any longer.
+    /// Why nothing more can be written.
     failed: Option<io::Error>,
 }
 

@@ -276,8 +276,8 @@ impl Queue {
             ),
             (
                 stuck.untold,
-                "job has ended, but the calls that need it were not told",
-                "jobs have ended, but the calls that need them were not told",
+                "job has ended, but the calls that need it do not know that",
+                "jobs have ended, but the calls that need them do not know that",
             ),
             (stuck.lanes, "lane has room, but its calls wait", "lanes have room, but their calls wait"),
         ] {

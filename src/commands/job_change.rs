@@ -123,7 +123,7 @@ impl Queue {
             left -= found.len() as u64;
             match next {
                 Some(next) => before = Some(next),
-                // There are no more than those.
+                // There are no more jobs than those.
                 None if left > 0 => return Ok(Changed::default()),
                 None => before = found.last().copied(),
             }

@@ -40,7 +40,7 @@ impl Place {
     /// [`crate::Kind::Usage`] for a name that names no store, [`crate::Kind::NotFound`] when the name is relative and the working
     /// directory is gone.
     pub fn named(name: &OsStr, caller: &Caller, lock_timeout: Duration, trouble: fn(&Error)) -> Result<Place> {
-        // Where it is absolute, nobody needs the working directory, which may be gone.
+        // An absolute path does not need the working directory, which may be gone.
         let folder = if Path::new(name).is_absolute() { PathBuf::from("/") } else { caller.folder()? };
         let location = Location::parse(name, &folder)?;
         Ok(Place { location, patience: Patience::Deadline(lock_timeout), is_named: true, trouble })

@@ -211,7 +211,7 @@ pub(super) struct RpcContext<'a> {
     pub(super) place: &'a Place,
     pub(super) answers: &'a dyn Answers,
     waits: Waits,
-    /// Readable when no more is to be read.
+    /// Readable when no more requests are to be read.
     pub(super) stop: Arc<OwnedFd>,
     /// Why this has to end.
     fatal: OnceLock<Error>,
@@ -257,7 +257,7 @@ impl<'a> RpcContext<'a> {
     }
 }
 
-/// Has no more requests be read.
+/// Makes reading requests stop.
 pub(super) fn stop(bell: &OwnedFd) {
     // A write fails only if the counter is full. Then it is readable already.
     let _ = rustix::io::write(bell, &1_u64.to_ne_bytes());

@@ -1,4 +1,4 @@
-//! Where asyncq shows what functions print, and what it says about them.
+//! Where asyncq shows the output of functions, and its messages about them.
 
 use std::sync::Arc;
 

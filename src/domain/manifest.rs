@@ -1,6 +1,6 @@
-//! The manifest: a TOML file that says which services, functions and schedules there are to be. `docs/manifest.md` describes it.
+//! The manifest: a TOML file that lists services, functions and schedules. `docs/manifest.md` describes it.
 //!
-//! What a table leaves out is at its default; only whether something is paused stays as it is.
+//! What a table leaves out gets its default. Only a pause stays as it is.
 
 use std::collections::BTreeMap;
 use std::num::NonZeroU32;

@@ -30,7 +30,7 @@ impl LaterFile {
         &self.0
     }
 
-    /// Removes the file; says whether there was one.
+    /// Removes the file. Returns whether there was one.
     pub(in crate::runner) fn remove(&self) -> bool {
         match fs::remove_file(&self.0) {
             Ok(()) => true,

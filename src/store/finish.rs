@@ -164,7 +164,7 @@ fn complete_all(tx: &mut dyn Tx, end: &Finish, jobs: &[JobId]) -> Result<Vec<Job
     if is_run {
         match tx.try_execute(COMPLETE_RUN, &[&[least.into()], &rest[..], &[most.into()]].concat())? {
             Ok(done) => count += done,
-            // One by one it shows of which.
+            // Recording them one by one shows which one was refused.
             Err(_) => return Ok(Vec::new()),
         }
     } else {

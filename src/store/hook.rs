@@ -87,7 +87,7 @@ pub(super) fn refuse_signature(
     }
     for (owner, is_hook) in &owners {
         if let Some((_, refusal)) = unfit.iter().find(|(kind, _)| is_hook[*kind as usize]) {
-            let message = format!("`{target}` is a hook of {owner}, and could not be called any longer: {refusal}");
+            let message = format!("`{target}` is a hook of {owner}, and could no longer be called: {refusal}");
             return Err(Error::new(Kind::Denied, message).with_hint(AS_HOOK));
         }
     }

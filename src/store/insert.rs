@@ -1,6 +1,6 @@
-//! The statement by which calls become rows.
+//! The statement that turns calls into rows.
 //!
-//! Invariant: a row of ours is the one that a client's plain INSERT would have made.
+//! Invariant: asyncq's rows are the same as those that a client's plain INSERT would make.
 
 use std::fmt::Write as _;
 use std::sync::LazyLock;
@@ -15,14 +15,14 @@ use crate::domain::state::State;
 use crate::domain::time::Timestamp;
 use crate::error::Result;
 
-/// The largest arguments that stand in the job's own row, in bytes, as in the schema's trigger `asyncq_job_inserted`.
+/// The largest arguments that are stored in the job's own row, in bytes. The schema's trigger `asyncq_job_inserted` has the same
+/// number.
 pub(super) const SMALL: usize = 2000;
 
-/// How many calls one statement inserts. More gain next to nothing.
+/// How many calls one statement inserts. More would gain next to nothing.
 const AT_ONCE: usize = 50;
 
-/// The columns that all rows of a statement share, and those that each row has for itself; calls that are [`alike`] have no
-/// keys.
+/// The columns that all rows of a statement share, and those that differ from row to row. Calls that are [`alike`] have no keys.
 const SHARED: [&str; 6] = ["service", "function", "site", "state", "os_user", "parent"];
 const OWN: [&str; 4] = ["args", "kwargs", "principal", "key"];
 const OWN_OF_MANY: usize = 3;
@@ -30,13 +30,13 @@ const OWN_OF_MANY: usize = 3;
 /// How calls are inserted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Insertion {
-    /// Complete, where no trigger completes them.
+    /// Complete, because no trigger completes them.
     Own,
-    /// As a client writes them, for the triggers to see.
+    /// As a client writes them, so that the triggers see them.
     Client,
 }
 
-/// Where a new job stands.
+/// The place of a new job.
 #[derive(Debug)]
 pub(super) struct Standing {
     /// Its state.
@@ -45,12 +45,12 @@ pub(super) struct Standing {
     pub(super) waits: i64,
     /// Its lane.
     pub(super) lane: Option<Lane>,
-    /// The jobs that it needs, as the store keeps them.
+    /// The jobs that it needs, in the form of the store.
     pub(super) after: Option<String>,
 }
 
 impl Standing {
-    /// In this state, in no lane and without a need of other jobs.
+    /// In this state, without a lane and without needing other jobs.
     pub(super) fn alone(state: State) -> Standing {
         Standing { state, waits: 0, lane: None, after: None }
     }
@@ -63,7 +63,7 @@ static ONE_WITH_KEY: LazyLock<String> = LazyLock::new(|| with_key(&ONE));
 static MANY: LazyLock<String> = LazyLock::new(|| statement(AT_ONCE, Insertion::Own, &[]));
 pub(super) const LARGE: &str = "INSERT INTO asyncq_large (job, args, kwargs) VALUES (?1, ?2, ?3)";
 
-/// The columns that a call sets besides, with their values. Most calls set none, and cost no more for those that do.
+/// The additional columns that a call sets, with their values. Most calls set none, and pay nothing for this.
 fn more_columns<'a>(new: &'a NewJob, stands: &'a Standing, now: Timestamp) -> Vec<(&'static str, Value<'a>)> {
     let priority = new.options.priority;
     let priority = (priority != Priority::default()).then(|| ("priority", priority.get().into()));
@@ -86,7 +86,7 @@ fn more_columns<'a>(new: &'a NewJob, stands: &'a Standing, now: Timestamp) -> Ve
         .collect()
 }
 
-/// The statement that inserts this number of rows, with the parameters that [`insert`] gives it.
+/// The statement that inserts this number of rows. [`insert`] gives it its parameters.
 fn statement(rows: usize, way: Insertion, more: &[&str]) -> String {
     let own = [&OWN[..if rows == 1 { OWN.len() } else { OWN_OF_MANY }], more].concat();
     let (mut columns, mut shared) = ([&SHARED[..], &own].concat().join(", "), String::new());
@@ -115,9 +115,9 @@ fn with_key(statement: &str) -> String {
     format!("{statement} ON CONFLICT (key) DO NOTHING")
 }
 
-/// Inserts one call, or calls that are [`alike`]; gives the numbers of the jobs that it made, in this order. It makes none of
-/// a call whose key is taken, or that a trigger of the application passes over. Where a rule of the application refuses a
-/// call, the inner error names the rule, and nothing is done.
+/// Inserts one call, or calls that are [`alike`]. Returns the numbers of the new jobs in the same order. A call makes no job if its
+/// key is taken, or if a trigger of the application skips it. If a rule of the application refuses a call, the inner error names
+/// the rule, and nothing is done.
 pub(super) fn insert(
     tx: &mut dyn Tx,
     calls: &[NewJob],
@@ -176,8 +176,8 @@ pub(super) fn insert(
     Ok(Ok(ids.into_iter().map(JobId).collect()))
 }
 
-/// How many of the next calls one [`insert`] takes: more than one when enough of them differ in nothing but their arguments
-/// and their principals.
+/// How many of the next calls one [`insert`] takes. It is more than one if enough of them differ only in their arguments and
+/// principals.
 pub(super) fn alike(next: &[NewJob]) -> usize {
     let Some(calls) = next.get(..AT_ONCE) else { return 1 };
     let first = &calls[0];

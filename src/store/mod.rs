@@ -82,7 +82,7 @@ use crate::error::{Error, Kind, Result};
 
 /// One connection to one store.
 ///
-/// Each verb is one transaction: where it fails, nothing of it happened. Any verb fails with what the database answers:
+/// Each verb is one transaction. If it fails, nothing of it has happened. Any verb fails with what the database answers:
 /// [`Kind::Busy`], [`Kind::Full`], [`Kind::Io`] or [`Kind::Invalid`]. The verbs list only their own errors.
 pub struct Store {
     engine: Box<dyn Engine>,
@@ -122,8 +122,8 @@ impl Store {
         Ok((Store::open(location, patience)?, made))
     }
 
-    /// Opens a store and makes it first if there is none: a new file, as [`Store::open_or_make`] does, or the tables in a
-    /// database that an application made. Says whether it made or upgraded anything.
+    /// Opens a store, or makes one if there is none: a new file, as [`Store::open_or_make`] does, or the tables in a database that
+    /// an application made. Returns whether it made or upgraded anything.
     ///
     /// # Errors
     /// As [`Store::open_or_make`].
@@ -314,7 +314,7 @@ impl Store {
         }
     }
 
-    /// Runs `work` on a store of whatever schema.
+    /// Runs `work` on a store with any schema.
     fn transact<T>(&mut self, mode: Mode, mut work: impl FnMut(&mut dyn Tx) -> Result<T>) -> Result<T> {
         let (location, mut result) = (&self.location, None);
         self.engine.transact(mode, &mut |tx| {

@@ -9,7 +9,7 @@ use crate::domain::{function::FunctionName, service::ServiceName};
 use crate::error::Kind;
 use crate::error::Result;
 
-/// A name that is NULL stands for all.
+/// A name that is NULL means all.
 const RELOAD: &str = "UPDATE asyncq_function SET generation = ?3
     WHERE service = COALESCE(?1, service) AND name = COALESCE(?2, name)";
 

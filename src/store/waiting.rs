@@ -40,7 +40,7 @@ pub(super) fn cancel_waiting(
     Ok(Removed { cancelled, oldest: found })
 }
 
-/// How many calls of a function wait, which is to be removed; refuses as [`cancel_waiting`] does.
+/// How many calls wait for a function that is about to be removed. Refuses as [`cancel_waiting`] does.
 pub(super) fn count_waiting(
     tx: &mut dyn Tx,
     service: &ServiceName,

@@ -343,7 +343,7 @@ fn inside_a_function_the_call_runs_at_once() {
         asyncq: job 4 (`events` `inner`): temporary failure (exit code 75)
         75
         error: a call inside a running function runs at once, so it takes no `--timeout`
-        hint: the function has a time limit of its own: `asyncq function set --timeout`
+        hint: set the time limit of the function instead: `asyncq function set --timeout`
         2
         error: a call inside a running function runs at once, so it cannot be held
         hint: `asyncq enqueue --defer` queues the call instead of running it now

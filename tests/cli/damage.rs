@@ -101,7 +101,7 @@ const DAMAGE: &[(&str, &str)] = &[
     ),
     (
         "UPDATE asyncq_job SET state = 'completed', finished_at = 1 WHERE id = 3",
-        "fault    waiting     1 job has ended, but the calls that need it were not told",
+        "fault    waiting     1 job has ended, but the calls that need it do not know that",
     ),
     (
         "UPDATE asyncq_job SET state = 'completed', finished_at = 1 WHERE id = 5",

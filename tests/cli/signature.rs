@@ -180,7 +180,7 @@ fn who_calls_a_function_hears_of_its_new_signature() {
         "
         $ asyncq schedule add nightly --cron '0 4 * * *' --tz UTC events any 1 2
         $ asyncq function set events any --takes 'a b c'
-        ! asyncq: schedule `nightly` makes no calls any longer: `events any` takes 3 arguments, you gave 2
+        ! asyncq: schedule `nightly` no longer makes calls: `events any` takes 3 arguments, you gave 2
         ! hint: `asyncq schedule set nightly` with the call changes it
         $ asyncq function set events show --on-error events/any
         ! error: `events/any` cannot be a hook: `events any` takes 3 arguments, you gave 1
@@ -191,19 +191,19 @@ fn who_calls_a_function_hears_of_its_new_signature() {
         ! hint: [..]
         ? 2
         $ asyncq function set events any --takes 'job:int [--rest...]'
-        ! asyncq: schedule `nightly` makes no calls any longer: `events any` takes 1 argument, you gave 2
+        ! asyncq: schedule `nightly` no longer makes calls: `events any` takes 1 argument, you gave 2
         ! hint: `asyncq schedule set nightly` with the call changes it
         $ asyncq function set events show --on-error events/any; asyncq service set events --on-success events/any
         $ asyncq function set events any --takes 'job:int --state --message:text [--rest...]'
-        ! error: `events/any` is a hook of service `events`, and could not be called any longer: `events any` takes text as `message`, you gave null
+        ! error: `events/any` is a hook of service `events`, and could no longer be called: `events any` takes text as `message`, you gave null
         ! hint: a hook gets the number of a job, and service, function, state, kind, message and attempt as keyword arguments
         ? 77
         $ asyncq service set events --no-on-success
         $ asyncq function set events any --takes 'job:int --state --message:text [--rest...]'
-        ! asyncq: schedule `nightly` makes no calls any longer: `events any` takes 1 argument, you gave 2
+        ! asyncq: schedule `nightly` no longer makes calls: `events any` takes 1 argument, you gave 2
         ! hint: `asyncq schedule set nightly` with the call changes it
         $ asyncq function set events any --takes 'job:text [--rest...]'
-        ! error: `events/any` is a hook of function `show` of service `events`, and could not be called any longer: `events any` takes text as `job`, you gave a whole number
+        ! error: `events/any` is a hook of function `show` of service `events`, and could no longer be called: `events any` takes text as `job`, you gave a whole number
         ! hint: a hook gets the number of a job, and service, function, state, kind, message and attempt as keyword arguments
         ? 77
         ",

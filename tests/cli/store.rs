@@ -526,7 +526,7 @@ fn calls_for_later_wait_again_once_the_trigger_is_back_that_delays_them() {
         "
         $ asyncq process
         ! error: the store is not complete: no such table: [..]asyncq_slot
-        ! hint: `asyncq init` makes again what is missing of its schema
+        ! hint: `asyncq init` creates the missing parts of its schema
         ? 65
         $ asyncq init
         ! asyncq: table `asyncq_slot` was missing, and is made again

@@ -238,7 +238,7 @@ class Registered(Place):
         newer = self.module("shop", "@asyncq.function('events')\ndef page(job): pass\n")
         with self.assertWarnsRegex(RuntimeWarning, "is registered with another `takes`, which stays"):
             newer.page(7)
-        with self.assertRaisesRegex(asyncq.Error, "is a hook of service `events`, and could not be called any longer"):
+        with self.assertRaisesRegex(asyncq.Error, "is a hook of service `events`, and could no longer be called"):
             asyncq.register(newer)
 
 

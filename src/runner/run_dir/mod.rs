@@ -200,7 +200,7 @@ impl Marks {
         self.free.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Says whether it is written.
+    /// Returns whether it is written.
     fn write(&self, place: usize, job: i64) -> bool {
         // If this fails, a crash is not counted. The call runs all the same, because it ends with this process.
         let written = self.file.write_all_at(&job.to_ne_bytes(), (place * MARK) as u64);

@@ -9,7 +9,7 @@ use std::{fs, io, io::Read, io::Write};
 use crate::domain::log::{Heard, Stream};
 use crate::runner::tap::{CHUNK, FrameKind, HEAD, REQUEST, VERSION, address};
 
-/// The output of a running call, as it comes.
+/// The live output of a running call.
 #[derive(Debug)]
 pub struct Feed {
     socket: UnixStream,

@@ -40,7 +40,7 @@ fn explained(path: &Path, error: &rusqlite::Error) -> Error {
     };
     if misses_own_table(&detail) {
         return Error::new(Kind::Invalid, format!("the store is not complete: {detail}"))
-            .with_hint("`asyncq init` makes again what is missing of its schema");
+            .with_hint("`asyncq init` creates the missing parts of its schema");
     }
     if failure.extended_code == ffi::SQLITE_CONSTRAINT_TRIGGER {
         return refused(&detail);

@@ -33,7 +33,7 @@ pub(in crate::store) struct StoreFile {
     shm: Sidecar,
     /// Set once the WAL has had content.
     written_wal: OnceLock<()>,
-    /// Whether the WAL is to be marked.
+    /// Whether to mark the WAL.
     marks: bool,
 }
 
