@@ -6,14 +6,21 @@ use std::io::Write;
 use std::path::Path;
 use std::sync::OnceLock;
 
-/// Whether the tests run at full size.
-pub fn full() -> bool {
-    std::env::var("ASYNCQ_FAULTS").is_ok_and(|value| value == "full")
+/// How a run was told its size: `full`, or `full/4` for a quarter of that; nothing for a small run.
+fn size() -> Option<String> {
+    std::env::var("ASYNCQ_FAULTS").ok().filter(|size| size.starts_with("full"))
 }
 
-/// How many, at full size or otherwise.
+/// Whether the tests run at full size, or at a part of it.
+pub fn full() -> bool {
+    size().is_some()
+}
+
+/// How many, at full size or otherwise. A part of the full size is no smaller than the small one.
 pub fn many(full_size: usize, small: usize) -> usize {
-    if full() { full_size } else { small }
+    let Some(size) = size() else { return small };
+    let part = size.split_once('/').map_or(1, |(_, part)| part.parse().expect("ASYNCQ_FAULTS is full or full/NUMBER"));
+    (full_size / part).max(small.min(full_size))
 }
 
 /// What decides every random choice of the tests: `ASYNCQ_SEED`, else always the same for small runs and a new one for
@@ -41,5 +48,5 @@ pub fn figure(test: &str, text: impl Display) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/faults.txt");
     std::fs::create_dir_all(path.parent().unwrap()).unwrap();
     let mut file = OpenOptions::new().create(true).append(true).open(path).unwrap();
-    writeln!(file, "{}{line}", if full() { "full: " } else { "" }).unwrap();
+    writeln!(file, "{}{line}", size().map(|size| format!("{size}: ")).unwrap_or_default()).unwrap();
 }
