@@ -63,6 +63,8 @@ struct Told {
     /// Whether it is a nested call, which is never tried again, and ended in an error because its worker was killed.
     lost_its_worker: bool,
     result: Option<String>,
+    /// Why it ended so, and what its latest attempt printed: whoever reads of a violation can ask nobody any more.
+    why: Option<String>,
     key: Option<String>,
     /// Whether it was cancelled because a job that it needs has failed.
     lost_its_need: bool,
@@ -223,7 +225,12 @@ fn recorded(job: i64, told: &Told, did: &Did, broken: &mut Vec<String>) {
         "completed" => succeeded(job, told, did, broken),
         "error" if gave_up(told) || told.abandoned || told.lost_its_worker || has(&did.failures, job, told.attempt) => {
         }
-        "error" => broken.push(format!("job {job} is in error, and its attempt {} did not fail", told.attempt)),
+        "error" => broken.push(format!(
+            "job {job} of `{}` is in error, and its attempt {} did not fail: {}",
+            told.function,
+            told.attempt,
+            told.why.as_deref().unwrap_or_default()
+        )),
         "cancelled" if told.lost_its_need => {}
         "cancelled" => broken.push(format!("job {job} is cancelled, which nobody asked for")),
         state => broken.push(format!("job {job} is {state} after draining")),
@@ -256,7 +263,8 @@ fn read(store: &Path) -> BTreeMap<i64, Told> {
         immediate AND attempt = 1 AND coalesce(error ->> 'kind' = 'crash'
             AND error ->> 'message' LIKE 'its worker was ended by signal 9 (SIGKILL)%', 0),
         state = 'cancelled' AND coalesce(error ->> 'kind' = 'needs', 0), service || ' ' || j.lane, lane_width,
-        (SELECT group_concat(value) FROM json_each(coalesce(after ->> 'any', after)))
+        (SELECT group_concat(value) FROM json_each(coalesce(after ->> 'any', after))),
+        error || coalesce(' ' || (SELECT CAST(log AS TEXT) FROM asyncq_attempt WHERE job = j.id AND number = attempt), '')
         FROM asyncq_job j JOIN asyncq_service s ON s.name = service";
     let mut statement = store.prepare(select).unwrap();
     let mut rows = statement.query([]).unwrap();
@@ -273,6 +281,7 @@ fn read(store: &Path) -> BTreeMap<i64, Told> {
             lost_its_need: row.get(9).unwrap(),
             lane: row.get::<_, Option<String>>(10).unwrap().map(|lane| (lane, row.get::<_, u32>(11).unwrap() as usize)),
             needs: numbers(row.get::<_, Option<String>>(12).unwrap().as_deref()),
+            why: row.get(13).unwrap(),
             endings: BTreeMap::new(),
         };
         jobs.insert(row.get(0).unwrap(), told);
