@@ -45,6 +45,7 @@ mod steps;
 mod stops;
 mod storm;
 mod ticks;
+mod ties;
 mod trees;
 mod upgrade;
 mod waiters;

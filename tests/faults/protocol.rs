@@ -4,7 +4,8 @@
 //!
 //! A pause (SIGSTOP) needs no step of its own: whoever takes none, while the others take theirs, is paused, and goes on
 //! with all that he had read before. Transactions are single steps, because SQLite runs one writer at a time. Left out:
-//! slots and priorities, which decide when something runs, and nested calls, which live and end with their parent.
+//! slots and priorities, which decide when something runs, and nested calls, which live and end with their parent. What ties
+//! jobs to each other is in [`crate::ties`].
 
 use std::fmt;
 
@@ -15,6 +16,7 @@ use asyncq::domain::retry_policy::RetryPolicy;
 
 use crate::explorer::Model;
 use crate::steps::{self, Step};
+use crate::ties::{self, Tie};
 
 pub const JOBS: usize = 2;
 
@@ -41,6 +43,22 @@ pub enum Check {
     Cancelling,
     /// The mark is set before the program is started, not after.
     MarkFirst,
+    /// What follows for other jobs when a processor records an end.
+    FollowEnd,
+    /// The same when a rescuer puts jobs back.
+    FollowRescue,
+    /// The triggers that do the same for people and programs.
+    FollowClient,
+    /// What comes back goes to the end of its lane.
+    Line,
+    /// `Need::is_met_by` in `needs::follow`.
+    Need,
+    /// A processor looks for ends that calls were not told of.
+    Noted,
+    /// `needs::revive`.
+    Revive,
+    /// `FREE_KEY` of `store/claim.rs`.
+    KeyAtStart,
 }
 
 /// How often a misfortune, or what a person does, happens at most.
@@ -78,13 +96,18 @@ pub struct Protocol {
     /// The state of the last job at first.
     pub last: State,
     pub times: Times,
+    pub tie: Tie,
     pub without: Option<Check>,
 }
 
 /// A row of `asyncq_job`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[expect(clippy::struct_excessive_bools, reason = "each answers a question of its own")]
 pub struct Row {
+    /// Whether it was enqueued.
+    pub is_there: bool,
     pub state: State,
+    pub key: bool,
     pub claim: u8,
     pub owner: Option<u8>,
     pub token: bool,
@@ -106,6 +129,8 @@ pub enum Wrong {
     NotTheirs,
     /// An attempt that ran went back as if it had not begun, so that it could run for ever.
     NotCharged,
+    /// It may run although the job that it needs has not ended so.
+    TooEarly,
 }
 
 /// Who is meant in the statements of `store/finish.rs`.
@@ -208,13 +233,33 @@ pub struct World {
     /// Sorted, so that the same calls are the same state.
     pub calls: Vec<Call>,
     pub left: Times,
+    /// Whether the second job is still linked to the first, whether it does not know yet that that has ended, and whether it
+    /// was cancelled because of that.
+    pub link: bool,
+    pub noted: bool,
+    pub lost: bool,
 }
 
 impl Row {
     fn new(state: State) -> Row {
         let (claim, conflicts, crashes, successes, began) = (0, 0, 0, 0, 0);
         let (owner, result, wrong, token, cancelling) = (None, None, None, false, false);
-        Row { state, claim, owner, token, cancelling, conflicts, crashes, result, successes, began, wrong }
+        let (is_there, key) = (true, false);
+        Row {
+            is_there,
+            state,
+            key,
+            claim,
+            owner,
+            token,
+            cancelling,
+            conflicts,
+            crashes,
+            result,
+            successes,
+            began,
+            wrong,
+        }
     }
 
     pub fn become_(&mut self, next: State) {
@@ -348,8 +393,14 @@ impl Model for Protocol {
     fn first(&self) -> World {
         let mut rows = vec![Row::new(State::Queued); self.jobs];
         rows[self.jobs - 1].state = self.last;
+        match self.tie {
+            Tie::Nothing => {}
+            Tie::Lane | Tie::Needs(_) => rows[1].state = State::Blocked,
+            Tie::Key(_) => (rows[0].key, rows[1].is_there) = (true, false),
+        }
         let processors = vec![Processor::NONE; self.processors + usize::from(self.times.crashes)];
-        World { rows, processors, calls: Vec::new(), left: self.times }
+        let link = matches!(self.tie, Tie::Needs(_));
+        World { rows, processors, calls: Vec::new(), left: self.times, link, noted: false, lost: false }
     }
 
     fn steps(&self, now: &World) -> Vec<(Step, World)> {
@@ -359,6 +410,9 @@ impl Model for Protocol {
     fn fault(&self, world: &World) -> Option<String> {
         if let Some(wrong) = world.rows.iter().find_map(|row| row.wrong) {
             return Some(format!("{wrong:?}"));
+        }
+        if let Some(fault) = ties::fault(self, world) {
+            return Some(fault.to_owned());
         }
         for (job, row) in world.rows.iter().enumerate() {
             if row.cancelling && row.state.is_waiting() {
@@ -390,7 +444,7 @@ impl Model for Protocol {
     }
 
     fn has_ended(&self, world: &World) -> bool {
-        world.rows.iter().all(|row| row.state.has_ended())
+        world.rows.iter().all(|row| !row.is_there || row.state.has_ended())
     }
 
     fn is_misfortune(&self, step: Step) -> bool {

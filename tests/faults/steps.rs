@@ -1,15 +1,19 @@
 //! The steps of the protocol: of people, of processors and their slots, of programs, of rescuers, and misfortunes.
 
 use asyncq::domain::job::State;
+use asyncq::domain::new_job::KeyUntil;
 
 use crate::explorer::Model;
 use crate::protocol::{Asked, Call, Check, End, Fence, JOBS, Liveness, Phase, Processor, Protocol, Rescue, World};
+use crate::ties::{By, Tie};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Step {
     /// `job start`, and a delayed job that is due.
     Start(usize),
     Due(usize),
+    /// A call whose key is free.
+    Enqueue(usize),
     Cancel(usize),
     Retry(usize),
     /// `Presence::begin`, and its `sweep` of folders.
@@ -80,14 +84,23 @@ impl Steps<'_> {
     }
 
     fn people(&mut self) {
+        let protocol = self.protocol;
         for (job, row) in self.now.rows.iter().enumerate() {
+            if !row.is_there {
+                if !self.now.rows.iter().any(|row| row.key) {
+                    self.add(Step::Enqueue(job), |world| {
+                        (world.rows[job].is_there, world.rows[job].key) = (true, true);
+                    });
+                }
+                continue;
+            }
             match row.state {
-                State::Held => self.add(Step::Start(job), |world| world.rows[job].become_(State::Queued)),
-                State::Delayed => self.add(Step::Due(job), |world| world.rows[job].become_(State::Queued)),
+                State::Held => self.add(Step::Start(job), |world| world.enter(protocol, job)),
+                State::Delayed => self.add(Step::Due(job), |world| world.enter(protocol, job)),
                 State::Error | State::Cancelled if self.now.left.retries > 0 => self.add(Step::Retry(job), |world| {
                     world.left.retries -= 1;
+                    world.try_again(protocol, job);
                     let row = &mut world.rows[job];
-                    row.become_(State::Queued);
                     (row.conflicts, row.crashes, row.cancelling, row.result) = (0, 0, false, None);
                 }),
                 _ => {}
@@ -95,9 +108,12 @@ impl Steps<'_> {
             if self.now.left.cancels > 0 && !row.state.has_ended() && !row.cancelling {
                 self.add(Step::Cancel(job), |world| {
                     world.left.cancels -= 1;
-                    match world.rows[job].state {
-                        State::Processing => world.rows[job].cancelling = true,
-                        _ => world.rows[job].become_(State::Cancelled),
+                    if world.rows[job].state == State::Processing {
+                        world.rows[job].cancelling = true;
+                    } else {
+                        world.rows[job].become_(State::Cancelled);
+                        world.changed(protocol, job, By::Client);
+                        world.settle(protocol);
                     }
                 });
             }
@@ -136,10 +152,10 @@ impl Steps<'_> {
             });
         }
         if processor == 0 && left.restores > 0 {
-            let rows = self.protocol.first().rows;
+            let World { rows, link, noted, lost, .. } = self.protocol.first();
             self.add(Step::Restore, |world| {
                 world.left.restores -= 1;
-                world.rows = rows;
+                (world.rows, world.link, world.noted, world.lost) = (rows, link, noted, lost);
             });
         }
     }
@@ -189,14 +205,23 @@ impl Steps<'_> {
                 theirs.for_each(interrupt);
             });
         }
-        let ready = self.now.rows.iter().any(|row| row.state == State::Queued);
+        let ready = self.is_any_queued() || self.knows_of_ends();
         if (is.life == Liveness::Stopping || !ready) && self.now.of(processor).next().is_none() {
-            let unheard = !self.without(Check::Unheard);
-            self.add(Step::Leave(processor), |world| leave(world, processor, unheard));
+            let protocol = self.protocol;
+            self.add(Step::Leave(processor), |world| leave(world, processor, protocol));
         }
         for dead in (0..self.now.processors.len()).filter(|dead| *dead != processor) {
             self.look(processor, dead);
         }
+    }
+
+    fn is_any_queued(&self) -> bool {
+        self.now.rows.iter().any(|row| row.is_there && row.state == State::Queued)
+    }
+
+    /// Whether a processor sees that a job has ended of which others were not told.
+    fn knows_of_ends(&self) -> bool {
+        self.now.noted && !self.without(Check::Noted)
     }
 
     /// The calls of a processor that the store has as to be cancelled.
@@ -215,16 +240,18 @@ impl Steps<'_> {
         let is = self.now.processors[processor];
         let over = |call: &Call| matches!(call.phase, Phase::Over(_) | Phase::Returned);
         let news = self.now.of(processor).any(over);
-        let queued = self.now.rows.iter().filter(|row| row.state == State::Queued).count();
-        // What is put back or interrupted can be claimed in the same transaction.
+        let queued = self.now.rows.iter().filter(|row| row.is_there && row.state == State::Queued).count();
+        // What is put back or interrupted can be claimed in the same transaction, and what goes on because of it.
         let back = self.now.of(processor).filter(|call| over(call)).count();
-        let most = if is.life == Liveness::Alive && is.registered { queued + back } else { 0 };
+        let released = usize::from(self.protocol.tie != Tie::Nothing && (news || self.now.noted));
+        let most = if is.life == Liveness::Alive && is.registered { queued + back + released } else { 0 };
+        let news = news || self.knows_of_ends();
         for claims in 0..=most {
             for heard in [true, false] {
                 if (news || claims > 0) && (heard || self.now.left.unheard > 0) {
-                    let without = self.protocol.without;
+                    let protocol = self.protocol;
                     self.add(Step::CycleResult { processor, claims, heard }, |world| {
-                        advance(world, processor, claims, heard, without);
+                        advance(world, (processor, claims), heard, protocol);
                     });
                 }
             }
@@ -270,8 +297,10 @@ impl Steps<'_> {
         // The statement of `docs/sql.md`, whose token is that of one claim only.
         let theirs = row.token && row.owner == Some(fence.processor) && row.claim == fence.claim;
         if call.phase == Phase::Running && theirs && row.state == State::Processing {
+            let protocol = self.protocol;
             self.add(Step::CompleteItself(fence), |world| {
                 world.row(fence).become_(State::Completed);
+                world.changed(protocol, fence.job.into(), By::Client);
                 world.change(which, Phase::CompletedItself);
             });
         }
@@ -366,19 +395,22 @@ impl Steps<'_> {
         }
         let noted = |call: &&Call| matches!(call.phase, Phase::Noted(_));
         if rescue.locked && !rescue.recorded && self.now.of(dead).any(|call| noted(&call)) {
-            let without = self.protocol.without;
+            let protocol = self.protocol;
             return self.add(Step::Record(rescuer), |world| {
                 let calls = world.calls.clone();
                 for call in calls.iter().filter(|call| usize::from(call.fence.processor) == dead) {
                     if let Phase::Noted(end) = call.phase {
-                        world.row(call.fence).finish(call.fence, end, call.conflicts, without);
+                        world.row(call.fence).finish(call.fence, end, call.conflicts, protocol.without);
+                        world.changed(protocol, call.fence.job.into(), By::Processor);
                     }
                 }
+                world.settle(protocol);
                 next(world, &|rescue| rescue.recorded = true);
             });
         }
+        let protocol = self.protocol;
         self.add(Step::Rescue(rescuer), |world| {
-            put_back(world, dead, rescue.begun);
+            put_back(world, dead, rescue.begun, protocol);
             next(world, &|rescue| rescue.done = true);
         });
     }
@@ -404,7 +436,8 @@ fn interrupt(call: &mut Call) {
 }
 
 /// `Store::advance`: what is over is recorded, what did not begin goes back, and the first that are queued are claimed.
-fn advance(world: &mut World, processor: usize, claims: usize, heard: bool, without: Option<Check>) {
+fn advance(world: &mut World, (processor, claims): (usize, usize), heard: bool, protocol: &Protocol) {
+    let without = protocol.without;
     let calls = world.calls.clone();
     for call in calls.iter().filter(|call| usize::from(call.fence.processor) == processor) {
         match call.phase {
@@ -412,16 +445,22 @@ fn advance(world: &mut World, processor: usize, claims: usize, heard: bool, with
             Phase::Returned => world.row(call.fence).give_back(call.fence, without),
             _ => continue,
         }
+        world.changed(protocol, call.fence.job.into(), By::Processor);
         if heard {
             world.calls.retain(|other| other != call);
             world.processors[processor].marks &= !(1 << call.fence.job);
         }
     }
+    if without != Some(Check::Noted) {
+        world.settle(protocol);
+    }
     let owner = u8::try_from(processor).expect("few processors");
-    let queued = world.rows.iter_mut().enumerate().filter(|(_, row)| row.state == State::Queued);
+    let frees_key = protocol.tie == Tie::Key(KeyUntil::Started) && without != Some(Check::KeyAtStart);
+    let queued = world.rows.iter_mut().enumerate().filter(|(_, row)| row.is_there && row.state == State::Queued);
     for (job, row) in queued.take(claims) {
         row.become_(State::Processing);
         (row.claim, row.owner, row.token) = (row.claim + 1, Some(owner), true);
+        row.key &= !frees_key;
         let job = u8::try_from(job).expect("few jobs");
         let fence = Fence { job, claim: row.claim, processor: owner };
         if heard {
@@ -433,13 +472,18 @@ fn advance(world: &mut World, processor: usize, claims: usize, heard: bool, with
 }
 
 /// `Store::rescue`.
-fn put_back(world: &mut World, dead: usize, begun: Option<u8>) {
+fn put_back(world: &mut World, dead: usize, begun: Option<u8>, protocol: &Protocol) {
+    let mut changed = Vec::new();
     for (job, row) in world.owned(dead).filter(|(_, row)| row.state == State::Processing) {
         if begun.is_none_or(|begun| begun & (1 << job) != 0) {
             row.crashed();
         } else {
             row.go_back();
         }
+        changed.push(job);
+    }
+    for job in changed {
+        world.changed(protocol, job, By::Rescuer);
     }
     world.owned(dead).for_each(|(_, row)| row.token = false);
     world.processors[dead].registered = false;
@@ -453,9 +497,9 @@ fn remove(world: &mut World, dead: usize) {
 }
 
 /// `Presence::end`, with `Store::unregister`.
-fn leave(world: &mut World, processor: usize, unheard: bool) {
-    if unheard {
-        put_back(world, processor, Some(0));
+fn leave(world: &mut World, processor: usize, protocol: &Protocol) {
+    if protocol.without != Some(Check::Unheard) {
+        put_back(world, processor, Some(0), protocol);
     }
     // Nothing of it is left, so that its place can stand for the next one.
     world.processors[processor] = Processor::NONE;
