@@ -87,8 +87,11 @@ impl Schedule {
             }
             Schedule::Show { name, reveal, format } => {
                 let format = format.format()?;
-                let schedule = reveal.open(session)?.schedule(&ScheduleName::parse(&name)?)?;
-                format.print_one(&schedule_view::View(&schedule), || schedule_view::show(&schedule))?;
+                let mut queue = reveal.open(session)?;
+                let schedule = queue.schedule(&ScheduleName::parse(&name)?)?;
+                let paused = queue.pause_of(&schedule.definition.call.service)?;
+                format
+                    .print_one(&schedule_view::View(&schedule), || schedule_view::show(&schedule, paused.as_ref()))?;
             }
             Schedule::Set(set) => set.run(session)?,
             Schedule::Next(next) => next.run(session)?,

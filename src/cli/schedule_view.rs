@@ -5,10 +5,12 @@ use serde_json::value::RawValue;
 
 use super::format::Record;
 use super::output::{self, FieldList, or_dash, relative, text};
+use super::process;
 use super::session::now;
 use super::table::{Column, Table};
 use crate::domain::call::{Call, Principal};
 use crate::domain::lane::Lane;
+use crate::domain::pause::Paused;
 use crate::domain::schedule::{Schedule, ScheduleProgress};
 use crate::domain::tick::{Skip, Why};
 use crate::domain::time::{Timestamp, write_span};
@@ -118,8 +120,8 @@ pub fn table(schedules: &[Schedule]) -> Table {
     table
 }
 
-/// Shows one schedule to a person.
-pub fn show(schedule: &Schedule) -> anyhow::Result<()> {
+/// Shows one schedule to a person, with the pause of its service or of the store: in a pause, its ticks make no jobs.
+pub fn show(schedule: &Schedule, paused: Option<&Paused>) -> anyhow::Result<()> {
     let now = now();
     let Schedule { name, definition, progress, created_at, .. } = schedule;
     let (call, timetable, lateness) = (&definition.call, &definition.timetable, &definition.lateness);
@@ -159,7 +161,8 @@ pub fn show(schedule: &Schedule) -> anyhow::Result<()> {
     }
     sheet.line("missed", format!("{}, within {}", lateness.missed().as_str(), write_span(lateness.within())));
     sheet.line("overlap", lateness.overlap().as_str());
-    sheet.line("state", state_name(schedule));
+    let paused = paused.map(|paused| format!(", but {}", process::paused(paused))).unwrap_or_default();
+    sheet.line("state", format!("{}{paused}", state_name(schedule)));
     let next = schedule.next_ticks(NEXT);
     sheet.line("next", if next.is_empty() { "-".to_owned() } else { short_times(&next, rule) });
     let ScheduleProgress { last_tick, last_job, fired, skipped, last_skip, .. } = progress;

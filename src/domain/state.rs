@@ -68,9 +68,11 @@ impl State {
     pub fn may_become(self, next: State) -> bool {
         match self {
             State::Held => matches!(next, State::Queued | State::Blocked | State::Delayed | State::Cancelled),
-            State::Blocked => matches!(next, State::Queued | State::Delayed | State::Cancelled),
-            State::Delayed => matches!(next, State::Queued | State::Blocked | State::Cancelled),
-            State::Queued => matches!(next, State::Processing | State::Delayed | State::Cancelled),
+            State::Blocked => matches!(next, State::Held | State::Queued | State::Delayed | State::Cancelled),
+            State::Delayed => matches!(next, State::Held | State::Queued | State::Blocked | State::Cancelled),
+            State::Queued => {
+                matches!(next, State::Held | State::Processing | State::Delayed | State::Blocked | State::Cancelled)
+            }
             State::Processing => {
                 matches!(next, State::Queued | State::Delayed | State::Completed | State::Error | State::Cancelled)
             }

@@ -368,6 +368,8 @@ fn a_tick_that_makes_no_job_is_explained() {
         $ asyncq job list --json
         [
         ]
+        $ asyncq schedule show each | grep state
+        state      active, but service `reports` is paused; `asyncq service resume reports` lets its calls run
         $ asyncq service resume reports && asyncq process
         each missed=1
         ",
