@@ -156,83 +156,122 @@ fn a_value_comes_from_standard_input() {
 /// What nobody may find.
 const SENTINEL: &str = "sentinel-5f1c8e0b";
 
-/// For each command of asyncq, lines that use it while job 1, which has secret arguments, runs. Job 2 and the schedule have
-/// them too, and job 3 has ended in an error.
-const COMMANDS: &[(&str, &[&str])] = &[
-    ("init", &["-v init"]),
-    ("service add", &["-v service add more"]),
-    ("service list", &["service list", "service list --json"]),
-    ("service show", &["service show events", "service show events --json"]),
-    ("service set", &["-v service set more --concurrency 2"]),
-    ("service pause", &["-v service pause more"]),
-    ("service resume", &["-v service resume more"]),
-    ("service remove", &["-v service remove more"]),
-    ("function add", &["-v function add events extra -- true"]),
-    ("function list", &["function list", "function list --json", "function list --csv"]),
-    ("function show", &["function show events login", "function show events login --json"]),
-    ("function set", &["-v function set events login --timeout 10m", "-v function set events login --takes 'a b'"]),
-    ("function reload", &["-v function reload"]),
-    ("function remove", &["-v function remove events extra", "-v function remove events login"]),
+/// For each command of asyncq, lines that use it while job 1, which has secret arguments, runs, and the exit code of each. Jobs
+/// 2 and 4 and the schedule have them too, and job 3 has ended in an error.
+const COMMANDS: &[(&str, &[(i32, &str)])] = &[
+    ("init", &[(0, "-v init")]),
+    ("service add", &[(0, "-v service add more")]),
+    ("service list", &[(0, "service list"), (0, "service list --json")]),
+    ("service show", &[(0, "service show events"), (0, "service show events --json")]),
+    ("service set", &[(0, "-v service set more --concurrency 2")]),
+    ("service pause", &[(0, "-v service pause more")]),
+    ("service resume", &[(0, "-v service resume more")]),
+    ("service remove", &[(0, "-v service remove more")]),
+    ("function add", &[(0, "-v function add events extra -- true")]),
+    ("function list", &[(0, "function list"), (0, "function list --json"), (0, "function list --output csv")]),
+    ("function show", &[(0, "function show events login"), (0, "function show events login --json")]),
+    (
+        "function set",
+        &[(0, "-v function set events login --timeout 10m"), (2, "-v function set events login --takes 'a b'")],
+    ),
+    ("function reload", &[(0, "-v function reload")]),
+    ("function remove", &[(0, "-v function remove events extra"), (77, "-v function remove events login")]),
     (
         "enqueue",
         &[
-            "-v enqueue events login -k user=zoe -k password=@- < secret",
-            "-v enqueue events login zoe -k password=@- -k wrong=1 < secret",
-            "-v enqueue events login -k password=@- < secret",
-            "-v enqueue --batch batch",
-            "-v enqueue --batch batch --key k",
-            "-v enqueue events login zoe -k password=@- --key other < secret",
-            "-v enqueue events login bob -k password=@- --key other < secret",
+            (0, "-v enqueue events login -k user=zoe -k password=@- < secret"),
+            (2, "-v enqueue events login zoe -k password=@- -k wrong=1 < secret"),
+            (2, "-v enqueue events login -k password=@- < secret"),
+            (0, "-v enqueue --batch batch"),
+            (65, "-v enqueue --batch wrong"),
+            (0, "-v enqueue events login zoe -k password=@- --key other < secret"),
+            (77, "-v enqueue events login bob -k password=@- --key other < secret"),
         ],
     ),
-    ("call", &["-v call events login zoe -k password=@- --timeout 0s < secret"]),
-    ("process", &["-v process --wait 0s events"]),
+    ("call", &[(75, "-v call events login zoe -k password=@- --in 1h --timeout 0 < secret")]),
+    ("process", &[(0, "-v process events")]),
     (
         "job list",
-        &["job list", "job list --json", "job list --csv", "job list --state error", "job list --state queued"],
+        &[
+            (0, "job list"),
+            (0, "job list --json"),
+            (0, "job list --output csv"),
+            (0, "job list --state error"),
+            (0, "job list --state queued"),
+        ],
     ),
     (
         "job show",
-        &["job show 1", "job show 2", "job show 3", "job show 1 --json", "job show 3 --json", "job show 2 --csv"],
+        &[
+            (0, "job show 1"),
+            (0, "job show 2"),
+            (0, "job show 3"),
+            (0, "job show 1 --json"),
+            (0, "job show 3 --json"),
+            (0, "job show 2 --output csv"),
+        ],
     ),
-    ("job result", &["job result 3"]),
-    ("job log", &["job log 3", "job log 1"]),
-    ("job cancel", &["-v job cancel 2"]),
-    ("job retry", &["-v job retry 2"]),
-    ("job rerun", &["-v job rerun 3", "-v job rerun 3 -k password=@- < secret"]),
-    ("job start", &["-v job start 1"]),
-    ("job set", &["-v job set 2 --priority 5"]),
-    ("job clean", &["-v job clean --dry-run"]),
-    ("schedule add", &["-v schedule add other --every 1h events login zoe -k password=@- < secret"]),
-    ("schedule list", &["schedule list", "schedule list --json", "schedule list --csv"]),
-    ("schedule show", &["schedule show nightly", "schedule show nightly --json"]),
+    ("job result", &[(1, "job result 3")]),
+    ("job log", &[(0, "job log 3"), (75, "job log 1")]),
+    ("job cancel", &[(0, "-v job cancel 2")]),
+    ("job retry", &[(0, "-v job retry 2")]),
+    (
+        "job rerun",
+        &[
+            (0, "-v job rerun 3"),
+            (2, "-v job rerun 3 -k password=@- < secret"),
+            (0, "-v job rerun 3 -k password=@- -- zoe < secret"),
+        ],
+    ),
+    ("job start", &[(77, "-v job start 1")]),
+    ("job set", &[(0, "-v job set 4 --priority 5"), (77, "-v job set 3 --priority 5")]),
+    ("job clean", &[(0, "-v job clean --dry-run")]),
+    ("schedule add", &[(0, "-v schedule add other --every 1h events login zoe -k password=@- < secret")]),
+    ("schedule list", &[(0, "schedule list"), (0, "schedule list --json"), (0, "schedule list --output csv")]),
+    ("schedule show", &[(0, "schedule show nightly"), (0, "schedule show nightly --json")]),
     (
         "schedule set",
-        &["-v schedule set nightly events login bob -k password=@- < secret", "-v schedule set nightly --every 2h"],
+        &[
+            (0, "-v schedule set nightly events login bob -k password=@- < secret"),
+            (0, "-v schedule set nightly --every 2h"),
+        ],
     ),
-    ("schedule next", &["schedule next nightly", "schedule next nightly --json"]),
-    ("schedule run", &["-v schedule run nightly"]),
-    ("schedule pause", &["-v schedule pause other"]),
-    ("schedule resume", &["-v schedule resume other"]),
-    ("schedule remove", &["-v schedule remove other"]),
-    ("due", &["due", "due --json"]),
-    ("doctor", &["doctor", "doctor --full", "doctor --json"]),
-    ("status", &["status", "status --json", "status events"]),
-    ("wait", &["-v wait --timeout 0s 1 2 3"]),
-    ("explain", &["explain 1", "explain 2", "explain 3", "explain 1 --json", "explain 2 --json", "explain 3 --json"]),
-    ("rpc", &["rpc < requests"]),
-    ("is-async", &["is-async"]),
-    ("whoami", &["whoami"]),
-    ("restore", &["-v restore copy.db"]),
-    ("apply", &["-v apply --dry-run manifest", "-v apply manifest"]),
-    ("export", &["export hooks"]),
-    ("run", &["-v run -- true"]),
-    ("backup", &["-v backup copy.db", "-v backup copy.db"]),
-    ("pause", &["-v pause --why lunch"]),
-    ("resume", &["-v resume"]),
-    ("schema", &["schema", "schema job-show"]),
-    ("remove", &["-v remove --dry-run", "remove < /dev/null"]),
+    ("schedule next", &[(0, "schedule next nightly"), (0, "schedule next nightly --json")]),
+    ("schedule run", &[(0, "-v schedule run nightly")]),
+    ("schedule pause", &[(0, "-v schedule pause other")]),
+    ("schedule resume", &[(0, "-v schedule resume other")]),
+    ("schedule remove", &[(0, "-v schedule remove other")]),
+    ("due", &[(0, "due"), (0, "due --json")]),
+    ("doctor", &[(0, "doctor"), (0, "doctor --full"), (0, "doctor --json")]),
+    ("status", &[(0, "status"), (0, "status --json"), (0, "status events")]),
+    ("wait", &[(75, "-v wait --timeout 0 1 2 3")]),
+    (
+        "explain",
+        &[
+            (0, "explain 1"),
+            (0, "explain 2"),
+            (0, "explain 3"),
+            (0, "explain 1 --json"),
+            (0, "explain 2 --json"),
+            (0, "explain 3 --json"),
+        ],
+    ),
+    ("rpc", &[(0, "rpc < requests")]),
+    ("is-async", &[(1, "is-async")]),
+    ("whoami", &[(1, "whoami")]),
+    ("restore", &[(0, "-v restore copy.db")]),
+    ("apply", &[(1, "-v apply --dry-run manifest"), (0, "-v apply manifest")]),
+    ("export", &[(0, "export hooks")]),
+    ("run", &[(0, "-v run -- true")]),
+    ("backup", &[(0, "-v backup copy.db"), (77, "-v backup copy.db")]),
+    ("pause", &[(0, "-v pause --why lunch")]),
+    ("resume", &[(0, "-v resume")]),
+    ("schema", &[(0, "schema"), (0, "schema job-show")]),
+    ("remove", &[(77, "remove < /dev/null")]),
 ];
+
+/// The commands that run after the processor has ended, in this order.
+const AT_REST: &[&str] = &["process", "restore", "remove"];
 
 /// The names of all commands that have no commands of their own.
 fn commands() -> BTreeSet<String> {
@@ -242,7 +281,8 @@ fn commands() -> BTreeSet<String> {
     all.iter().filter(|name| !all.iter().any(|other| other.starts_with(&format!("{name} ")))).cloned().collect()
 }
 
-fn check(what: &str, output: &Output) {
+fn check((code, what): (i32, &str), output: &Output) {
+    assert_eq!(output.status.code(), Some(code), "{what}: {output:?}");
     for text in [&output.stdout, &output.stderr] {
         let text = String::from_utf8_lossy(text);
         assert!(!text.contains(SENTINEL), "{what}: {text}");
@@ -258,7 +298,7 @@ fn command_lines() -> String {
 
 #[test]
 fn a_secret_is_found_nowhere_but_where_it_must_be() {
-    let named: BTreeMap<&str, &[&str]> = COMMANDS.iter().copied().collect();
+    let named: BTreeMap<&str, &[(i32, &str)]> = COMMANDS.iter().copied().collect();
     let listed: BTreeSet<String> = named.keys().map(|name| (*name).to_owned()).collect();
     assert_eq!(listed, commands(), "each command has a line here that may not show a secret");
 
@@ -275,6 +315,7 @@ fn a_secret_is_found_nowhere_but_where_it_must_be() {
     );
     let call = format!(r#"{{"service":"events","function":"login","args":["zoe",{{"in":"{SENTINEL}"}}]}}"#);
     place.write("batch", &format!("{call}\n"));
+    place.write("wrong", &format!("{}\n", call.replace("zoe\",", "zoe\",1,2,3,")));
     let enqueue = format!(r#"{{"jsonrpc":"2.0","id":1,"method":"enqueue","params":{call}}}"#);
     let bad = enqueue.replace("zoe\",", "zoe\",1,2,3,");
     let job = |method: &str, job: &str| format!(r#"{{"jsonrpc":"2.0","id":2,"method":"{method}","params":{{{job}}}}}"#);
@@ -295,10 +336,11 @@ fn a_secret_is_found_nowhere_but_where_it_must_be() {
         $ asyncq function set events login --secret password --secret 2
         $ asyncq service set events --on-error hooks/hook --on-success hooks/hook --concurrency 3
         $ asyncq function set events login --takes 'user password'
-        $ for job in 1 2 3; do asyncq enqueue events login zoe -k password=@- --hold < secret; done
+        $ for job in 1 2 3 4; do asyncq enqueue events login zoe -k password=@- --hold < secret; done
         1
         2
         3
+        4
         $ asyncq schedule add nightly --every 1h events login zoe -k password=@- < secret
         $ asyncq job start 1 3
         ",
@@ -308,11 +350,11 @@ fn a_secret_is_found_nowhere_but_where_it_must_be() {
     let kept = command_lines();
     assert!(kept.contains("login zoe") && !kept.contains(SENTINEL), "{kept}");
     for (command, lines) in COMMANDS {
-        if *command == "remove" {
+        if AT_REST.contains(command) {
             continue;
         }
         for line in *lines {
-            check(line, &place.run(&format!("timeout 20 asyncq {line}")));
+            check(*line, &place.run(&format!("timeout 20 asyncq {}", line.1)));
         }
     }
     let kept = command_lines();
@@ -320,10 +362,13 @@ fn a_secret_is_found_nowhere_but_where_it_must_be() {
     place.write("go", "");
     let has_heard = |what: &str| place.at("hooked").exists() && place.read("hooked").contains(what);
     wait_until("the hooks have run", || has_heard("--state=completed") && has_heard("--state=error"));
+    // A request has put it back on the queue.
+    place.run("timeout 20 asyncq wait 3");
     processor.signal("TERM");
-    check("process --follow", &processor.wait());
-    for line in named["remove"] {
-        check(line, &place.run(&format!("timeout 20 asyncq {line}")));
+    check((1, "process --follow"), &processor.wait());
+    place.stdout("asyncq job start 4");
+    for line in AT_REST.iter().flat_map(|command| named[command]) {
+        check(*line, &place.run(&format!("timeout 20 asyncq {}", line.1)));
     }
     let hooked = place.read("hooked");
     assert!(hooked.contains("--kind=exit") && !hooked.contains(SENTINEL), "{hooked}");
