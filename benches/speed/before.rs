@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 use rusqlite::Connection;
 
-use super::{ASYNCQ, Bench, median, tell, timed};
+use super::{ASYNCQ, Bench, in_turn, tell, timed};
 
 /// How many calls are inserted at a time, and how many in one transaction.
 const INSERTS: u32 = 50_000;
@@ -37,19 +37,6 @@ pub fn before() {
         benches.each_ref().map(|bench| timed(|| bench.asyncq(&["enqueue", "events", "true", "2", "7"])))
     });
     tell("asyncq enqueue, the whole process", ours, theirs, "at most 1.05");
-}
-
-type Times = [std::time::Duration; 2];
-
-/// The medians of so many runs of both.
-fn in_turn(runs: u32, mut both: impl FnMut() -> Times) -> Times {
-    let (mut ours, mut theirs) = (Vec::new(), Vec::new());
-    for _ in 0..runs {
-        let [one, other] = both();
-        ours.push(one);
-        theirs.push(other);
-    }
-    [median(ours), median(theirs)]
 }
 
 fn insert(program: &Path) -> std::time::Duration {

@@ -4,7 +4,7 @@
 //! cargo bench --bench speed                # everything; a few minutes
 //! cargo bench --bench speed -- enqueue     # or: bulk, stream, drain, engine, claim, idle, size, large, beside, lanes,
 //!                                            expired, ticks, follow, waiting, waiters, apply, backup, memory,
-//!                                            prune, workers
+//!                                            prune, workers, signature
 //! cargo bench --bench speed -- huge        # or: seeing; only when asked for: 10,000,000 jobs, 3 GB of disk
 //! ASYNCQ_BEFORE=/the/asyncq cargo bench --bench speed -- before    # against an earlier build
 //! ```
@@ -21,6 +21,7 @@ mod huge;
 mod prune;
 mod schedules;
 mod seeing;
+mod signature;
 mod store;
 mod waiters;
 mod waiting;
@@ -58,6 +59,7 @@ fn main() {
         ("huge", huge::huge),
         ("seeing", seeing::seeing),
         ("prune", prune::prune),
+        ("signature", signature::signature),
         ("memory", memory),
         ("workers", workers::workers),
     ];
@@ -136,6 +138,17 @@ impl Bench {
 fn median(mut times: Vec<Duration>) -> Duration {
     times.sort_unstable();
     times[times.len() / 2]
+}
+
+/// The medians of so many runs of both.
+fn in_turn(runs: u32, mut both: impl FnMut() -> [Duration; 2]) -> [Duration; 2] {
+    let (mut ours, mut theirs) = (Vec::new(), Vec::new());
+    for _ in 0..runs {
+        let [one, other] = both();
+        ours.push(one);
+        theirs.push(other);
+    }
+    [median(ours), median(theirs)]
 }
 
 fn timed(work: impl FnOnce()) -> Duration {

@@ -231,15 +231,17 @@ fn missing(error: &clap::Error, asked: &clap::Command, typed: &Typed<'_>, help: 
     } else {
         help
     };
-    let needing = that_needs(&missing, asked, typed);
-    (format!("`{}` needs {}", needing.as_deref().unwrap_or(name), list(&missing, "and")), hint)
+    let options: Vec<String> = missing.iter().filter(|it| it.starts_with("--")).cloned().collect();
+    match that_needs(&options, asked, typed) {
+        Some(needing) => (format!("`{needing}` needs {}", list(&options, "and")), hint),
+        None => (format!("`{name}` needs {}", list(&missing, "and")), hint),
+    }
 }
 
 /// The option without which these other options would not be required.
 fn that_needs(missing: &[String], asked: &clap::Command, typed: &Typed<'_>) -> Option<String> {
     let own = typed.words.split(|word| word == "--").next().unwrap_or_default();
-    let is_option = missing.iter().all(|it| it.starts_with("--"));
-    own.iter().enumerate().filter(|_| is_option).find_map(|(at, word)| {
+    own.iter().enumerate().filter(|_| !missing.is_empty()).find_map(|(at, word)| {
         let word = word.to_str()?;
         let name = word.split('=').next()?;
         let long = name.strip_prefix("--")?;

@@ -48,7 +48,7 @@ impl List {
     /// Prints the jobs page by page.
     pub fn run(&self, session: &Session, queue: &mut Queue) -> anyhow::Result<()> {
         self.reveal.apply(queue);
-        let filter = self.filter.parse(queue, self.state.clone())?;
+        let filter = self.filter.parse(session, queue, self.state.clone())?;
         let limit = self.limit.unwrap_or(if to_terminal() { Self::SCREEN } else { 0 });
         let among = self.needed_by.map(|id| queue.needed_by(JobId(id))).transpose()?;
         let query = JobQuery { filter, among, before: self.before.map(JobId), limit: (limit > 0).then_some(limit) };

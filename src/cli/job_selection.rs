@@ -9,6 +9,7 @@ use super::{call_options::name_and_value, clap_error::whole_number, exit, output
 use crate::commands::job_change::Changed;
 use crate::commands::queue::Queue;
 use crate::domain::job::{JobId, State};
+use crate::domain::pattern::{ServicePattern, ServiceSelection};
 use crate::domain::query::{BulkChange, JobChange, JobFilter};
 use crate::domain::time::parse_span;
 use crate::error::{Error, Kind};
@@ -17,9 +18,12 @@ use crate::error::{Error, Kind};
 #[derive(Debug, Clone, Args)]
 #[group(id = "filter", multiple = true)]
 pub struct Filter {
-    /// Only jobs of this service
-    #[arg(long)]
-    service: Option<String>,
+    /// Only jobs of these services, by name or pattern such as 'site-*'; may be repeated
+    #[arg(long, value_name = "SERVICE|PATTERN", value_parser = ServicePattern::parse)]
+    service: Vec<ServicePattern>,
+    /// No jobs of these services; may be repeated
+    #[arg(long, value_name = "SERVICE|PATTERN", value_parser = ServicePattern::parse)]
+    except: Vec<ServicePattern>,
     /// Only jobs of this function
     #[arg(long)]
     function: Option<String>,
@@ -68,14 +72,17 @@ pub fn job_number(text: &str) -> Result<i64, String> {
 
 impl Filter {
     /// The jobs in one of these states that match.
-    pub fn parse(&self, queue: &mut Queue, states: Vec<State>) -> anyhow::Result<JobFilter> {
-        let Filter { service, function, principal, meta, older_than } = self.clone();
+    pub fn parse(&self, session: &Session, queue: &mut Queue, states: Vec<State>) -> anyhow::Result<JobFilter> {
+        let Filter { service, except, function, principal, meta, older_than } = self.clone();
         let pairs = meta.iter().map(|word| name_and_value(word));
         let meta = pairs
             .map(|pair| pair.map(|(name, value)| (name.to_owned(), value.to_owned())))
             .collect::<Result<_, _>>()?;
-        let filter = JobFilter { service, function, principal, meta, states, parent: None, older_than };
-        queue.check_filter(&filter)?;
+        let filter = JobFilter { function, principal, meta, states, older_than, ..JobFilter::default() };
+        let filter = queue.filter_of(&ServiceSelection { services: service, except }, filter)?;
+        if filter.is_of_none() {
+            session.info("no service matches");
+        }
         Ok(filter)
     }
 }
@@ -120,7 +127,7 @@ impl MatchingJobs {
         (change, states): (JobChange, Vec<State>),
     ) -> anyhow::Result<u8> {
         let summary_of = summary(&change);
-        let filter = self.filter.parse(queue, states)?;
+        let filter = self.filter.parse(session, queue, states)?;
         let done = queue.change_jobs(&BulkChange { change, filter, before: None, dry_run: self.dry_run })?;
         session.info(&summary_of(self.dry_run, done.jobs));
         report(session, done)
@@ -128,7 +135,7 @@ impl MatchingJobs {
 
     /// Removes all jobs that match and are in these states, except for the newest `keep`.
     pub fn clean(&self, session: &Session, queue: &mut Queue, (states, keep): (Vec<State>, u64)) -> anyhow::Result<u8> {
-        let filter = self.filter.parse(queue, states)?;
+        let filter = self.filter.parse(session, queue, states)?;
         let done = queue.clean_jobs(filter, keep, self.dry_run)?;
         let summary = summary(&JobChange::Remove)(self.dry_run, done.jobs);
         // Cron should not mail each night what was removed.

@@ -223,15 +223,20 @@ impl Serialize for ServiceView<'_> {
     }
 }
 
-fn state_name(service: &service::Service) -> &'static str {
-    if service.pause.is_some() { "paused" } else { "active" }
+/// Whether calls of it run, and why it is paused.
+fn state(service: &service::Service) -> String {
+    match service.pause.as_ref().map(|pause| &pause.why) {
+        None => "active".to_owned(),
+        Some(None) => "paused".to_owned(),
+        Some(Some(why)) => format!("paused: {}", output::text(why)),
+    }
 }
 
 fn table(services: &[service::Service]) -> Table {
-    let columns = [Column::always("SERVICE"), Column::whole("CONCURRENCY", 0), Column::always("STATE")];
+    let columns = [Column::always("SERVICE"), Column::whole("CONCURRENCY", 0), Column::text("STATE", 1)];
     let mut table = Table::new(&columns);
     for it in services {
-        table.row([it.name.to_string(), it.concurrency.to_string(), state_name(it).to_owned()]);
+        table.row([it.name.to_string(), it.concurrency.to_string(), state(it)]);
     }
     table
 }
@@ -249,9 +254,7 @@ fn show(service: &service::Service) -> anyhow::Result<()> {
     if ended.is_some() || errors.is_some() {
         sheet.line("keeps", format!("jobs {}, errors {}", kept(ended), kept(errors)));
     }
-    let why = service.pause.as_ref().and_then(|pause| pause.why.as_ref());
-    let why = why.map(|why| format!(": {}", output::text(why))).unwrap_or_default();
-    sheet.line("state", format!("{}{why}", state_name(service)));
+    sheet.line("state", state(service));
     print_hooks(&mut sheet, &service.hooks);
     let created = service.created_at;
     sheet.line("created", format!("{}  {}", output::moment(created), output::relative(created, now())));

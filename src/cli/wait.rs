@@ -16,7 +16,7 @@ use crate::commands::wait::{Awaited, JobEnd, StillOpen};
 use crate::domain::attempt::Failure;
 use crate::domain::job::{JobId, State};
 use crate::domain::needs::{Needs, parse_jobs};
-use crate::domain::service::ServiceName;
+use crate::domain::pattern::{ServicePattern, ServiceSelection};
 use crate::error::{Error, Kind};
 
 /// Wait until jobs have ended
@@ -25,15 +25,19 @@ use crate::error::{Error, Kind};
 /// is 0 as soon as no call is left to run, even if some failed.
 #[derive(Debug, Args)]
 #[command(
-    override_usage = "asyncq wait [OPTIONS] <ID>...\n       asyncq wait [OPTIONS] -\n       asyncq wait [OPTIONS] --service <SERVICE>"
+    override_usage = "asyncq wait [OPTIONS] <ID>...\n       asyncq wait [OPTIONS] -\n       asyncq wait [OPTIONS] --service <SERVICE|PATTERN>"
 )]
 pub struct Wait {
     /// The numbers of the jobs, and ranges of them, as in 7 9-12; `-` reads stdin
     #[arg(value_name = "ID", value_parser = parse_ids, required_unless_present = "service", allow_negative_numbers = true)]
     ids: Vec<Ids>,
-    /// Wait until no call of this service is queued, blocked or running
-    #[arg(long, conflicts_with = "ids")]
-    service: Option<String>,
+    /// Wait until no call of these services, by name or pattern such as 'site-*', is queued, blocked or running; may be repeated
+    #[arg(long, value_name = "SERVICE|PATTERN", value_parser = ServicePattern::parse, conflicts_with = "ids")]
+    service: Vec<ServicePattern>,
+    /// With --service: leave out these services; may be repeated
+    #[arg(long, value_name = "SERVICE|PATTERN", value_parser = ServicePattern::parse)]
+    #[arg(requires = "service", conflicts_with = "ids")]
+    except: Vec<ServicePattern>,
     /// Wait until one of the jobs has ended, and print its number
     #[arg(long, conflicts_with = "service")]
     any: bool,
@@ -64,6 +68,11 @@ impl Wait {
         let awaited = self.awaited()?;
         let begins = |queue: &mut Queue, open: &StillOpen| notice(session, queue, open);
         let mut queue = session.open()?;
+        if let Awaited::Services(services) = &awaited
+            && !queue.has_service(services)?
+        {
+            session.info("no service matches");
+        }
         let ended = queue.wait(&awaited, timeout, &session.caller, begins)?;
         // The end of the process closes the store too, at less cost.
         std::mem::forget(queue);
@@ -78,8 +87,8 @@ impl Wait {
     }
 
     fn awaited(self) -> Result<Awaited, Error> {
-        if let Some(service) = &self.service {
-            return ServiceName::parse(service).map(Awaited::Service);
+        if !self.service.is_empty() {
+            return Ok(Awaited::Services(ServiceSelection { services: self.service, except: self.except }));
         }
         let mut jobs = Vec::new();
         for ids in self.ids {

@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags};
 
-use super::wait::{Awaited, JobEnd, Lookout, not_yet, still_there};
+use super::lookout::Lookout;
+use super::wait::{Awaited, JobEnd, not_yet, still_there};
 use super::{caller::Caller, queue::Queue};
 use crate::domain::attempt::Attempt;
 use crate::domain::job::{Job, JobId, State};

@@ -3,6 +3,7 @@
 use super::queue::Queue;
 use crate::domain::job::{Job, JobId, State};
 use crate::domain::needs::ranges_of_json;
+use crate::domain::pattern::{OfServices, ServicePattern, ServiceSelection};
 use crate::domain::query::{JobFilter, JobQuery};
 use crate::domain::{attempt::Attempt, function::FunctionName, log::Log, service::ServiceName, suggest::nearest};
 use crate::error::{Error, Kind, Result};
@@ -64,17 +65,35 @@ impl Queue {
         }
     }
 
-    /// Makes sure that the service and the function of a filter exist, or that a job has their names. Reporting a mistyped name is
-    /// better than listing nothing, but a removed service still has jobs.
+    /// The same filter, for jobs of these services alone: patterns mean the services that exist now. Makes sure that the services and
+    /// the function that are named exist, or that a job has their names. Reporting a mistyped name is better than listing nothing,
+    /// but a removed service still has jobs.
     ///
     /// # Errors
     /// [`Kind::NotFound`] for a name that nothing has, [`Kind::Usage`] for one that nothing can have.
-    pub fn check_filter(&mut self, filter: &JobFilter) -> Result<()> {
-        let service = filter.service.as_deref().map(ServiceName::parse).transpose()?;
+    pub fn filter_of(&mut self, services: &ServiceSelection, filter: JobFilter) -> Result<JobFilter> {
         let function = filter.function.as_deref().map(FunctionName::parse).transpose()?;
-        let Some(error) = unknown(&mut self.store, service.as_ref(), function.as_ref())? else { return Ok(()) };
-        let (service, function) = (filter.service.clone(), filter.function.clone());
-        let named = JobFilter { service, function, ..JobFilter::default() };
+        let names = services.services.iter().chain(&services.except).filter_map(ServicePattern::as_name);
+        match (&services.services[..], &services.except[..], &function) {
+            ([ServicePattern::Name(name)], [], function) => self.check_names(Some(name), function.as_ref())?,
+            (_, _, function) => {
+                for name in names {
+                    self.check_names(Some(name), None)?;
+                }
+                self.check_names(None, function.as_ref())?;
+            }
+        }
+        if services.is_all() {
+            return Ok(filter);
+        }
+        let there: Vec<ServiceName> = self.store.services()?.into_iter().map(|it| it.name).collect();
+        Ok(JobFilter { services: services.of_jobs(&there), ..filter })
+    }
+
+    fn check_names(&mut self, service: Option<&ServiceName>, function: Option<&FunctionName>) -> Result<()> {
+        let Some(error) = unknown(&mut self.store, service, function)? else { return Ok(()) };
+        let services = service.cloned().map(OfServices::only).unwrap_or_default();
+        let named = JobFilter { services, function: function.map(ToString::to_string), ..JobFilter::default() };
         let is_known = any(&mut self.store, &JobQuery { filter: named, ..JobQuery::default() })?;
         if is_known { Ok(()) } else { Err(error) }
     }

@@ -18,6 +18,7 @@ pub mod function;
 pub mod job;
 pub mod job_change;
 mod lines;
+mod lookout;
 pub mod pause;
 pub mod process;
 mod program;

@@ -2,8 +2,8 @@
 
 use std::time::{Duration, Instant};
 
+use super::lookout::Lookout;
 use super::queue::Queue;
-use super::wait::Lookout;
 use crate::domain::job::JobId;
 use crate::domain::pattern::ServiceSelection;
 use crate::domain::pause::{Pause, Paused};

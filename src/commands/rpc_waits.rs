@@ -10,10 +10,11 @@ use std::time::{Duration, Instant};
 use rustix::event::{EventfdFlags, eventfd};
 
 use super::job_change::{CANCEL_PATIENCE, LOOK_AT_CANCELLED, look_if_cancelled};
+use super::lookout::Lookout;
 use super::pause::still_runs;
 use super::queue::{Place, Queue};
 use super::rpc_answers::{Answers, RpcError, RpcResult};
-use super::wait::{Lookout, Progress, StillOpen, not_yet, progress, service_gone};
+use super::wait::{Progress, StillOpen, not_yet, progress, service_gone};
 use crate::domain::attempt::{Attempt, Failure};
 use crate::domain::job::{Job, JobId, State};
 use crate::domain::rpc_look::RpcAwaited;
@@ -58,18 +59,14 @@ impl OpenWait {
 
     /// How much memory it takes.
     fn size(&self) -> usize {
-        let rest = match &self.wants {
-            WaitFor::End(RpcAwaited::Service(name)) => name.as_str().len(),
-            _ => size_of_val(self.asks_for()),
-        };
-        size_of::<OpenWait>() + self.id.len() + rest
+        size_of::<OpenWait>() + self.id.len() + size_of_val(self.asks_for())
     }
 
     /// The jobs whose states decide whether the wait is over.
     fn asks_for(&self) -> &[JobId] {
         match &self.wants {
             WaitFor::End(RpcAwaited::All(jobs) | RpcAwaited::Any(jobs)) => jobs,
-            WaitFor::End(RpcAwaited::Service(_) | RpcAwaited::Nothing) | WaitFor::Cancelled(_) => &[],
+            WaitFor::End(RpcAwaited::Services(_) | RpcAwaited::Nothing) | WaitFor::Cancelled(_) => &[],
         }
     }
 
@@ -104,15 +101,12 @@ impl OpenWait {
                     Progress::Ended => Ok(None),
                 }
             }
-            WaitFor::End(RpcAwaited::Service(name)) => {
-                let is_quiet = queue.store.is_quiet(name);
-                let is_quiet = is_quiet.map_err(|error| if self.seen { service_gone(error, name) } else { error })?;
-                if is_quiet {
-                    Ok(Some(RpcResult::Done))
-                } else {
-                    self.go_on(|| StillOpen::Service(name.clone()).too_late())
-                }
-            }
+            WaitFor::End(RpcAwaited::Services(services)) => match queue.store.busy_service(services) {
+                Ok(None) => Ok(Some(RpcResult::Done)),
+                Ok(Some(name)) => self.go_on(|| StillOpen::Service(name).too_late()),
+                Err(error) if self.seen => Err(service_gone(&mut queue.store, services, error)),
+                Err(error) => Err(error),
+            },
             WaitFor::End(RpcAwaited::Nothing) => match queue.oldest_running()? {
                 Some(job) => self.go_on(|| still_runs(job)),
                 None => Ok(Some(RpcResult::Done)),

@@ -1,6 +1,7 @@
 //! Services: named queues and their limits.
 
 use super::queue::Queue;
+use crate::domain::pattern::ServiceSelection;
 use crate::domain::removal::{IfWaiting, Removed};
 use crate::domain::service::{Added, Defined, Service, ServiceChange, ServiceName};
 use crate::error::Result;
@@ -57,5 +58,13 @@ impl Queue {
     pub fn remove_service(&mut self, name: &ServiceName, waiting: IfWaiting) -> Result<Removed> {
         put_back_copied(&mut self.store)?;
         self.store.remove_service(name, waiting)
+    }
+
+    /// Whether there is a service of a selection.
+    ///
+    /// # Errors
+    /// [`crate::Kind::NotFound`] when there is no service of a name in it.
+    pub fn has_service(&mut self, services: &ServiceSelection) -> Result<bool> {
+        Ok(!self.store.select_services(services)?.is_empty())
     }
 }

@@ -3,8 +3,8 @@
 use std::time::{Duration, Instant};
 
 use super::explain::broken;
+use super::lookout::Lookout;
 use super::queue::Queue;
-use super::wait::Lookout;
 use crate::domain::pattern::ServiceSelection;
 use crate::domain::pause::Paused;
 use crate::domain::status::{Finding, Overview, ProblemLimits};

@@ -1,118 +1,17 @@
 //! Waits until jobs have ended, without polling all the time.
 
 use std::collections::HashMap;
-use std::os::fd::BorrowedFd;
 use std::time::{Duration, Instant};
 
-use rustix::event::{PollFd, PollFlags};
-
 use super::job::when;
+use super::lookout::Lookout;
 use super::{caller::Caller, queue::Queue};
 use crate::domain::attempt::Failure;
 use crate::domain::job::{JobId, State};
+use crate::domain::pattern::{ServicePattern, ServiceSelection};
 use crate::domain::service::ServiceName;
 use crate::error::{Error, Kind, Result};
-use crate::processor::Notifications;
 use crate::store::Store;
-use crate::system::fds;
-
-/// After a notification: how long to wait at most for the commit, before looking again.
-const COMMIT: Duration = Duration::from_millis(10);
-
-/// For how long after a notification that applies. A commit on a slower disk is noticed later.
-const SLOW_COMMIT: Duration = Duration::from_secs(1);
-
-/// How often to look at least, and to check whether the store was moved.
-const LOOK: Duration = Duration::from_millis(500);
-
-/// The shortest time between two looks, so that a busy store costs little.
-const BREATH: Duration = Duration::from_millis(1);
-
-/// The longest time between two looks at a busy store, after many looks that found nothing.
-const LONG_BREATH: Duration = Duration::from_millis(15);
-
-/// Sleeps until the store was changed.
-pub(super) struct Lookout {
-    breath: Duration,
-    notifications: Notifications,
-    /// When a notification came last.
-    notified: Option<Instant>,
-    woke: Instant,
-    looked_for_store: Instant,
-}
-
-/// Why a sleep is over.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Woken {
-    /// The store was changed.
-    Change,
-    /// The time is over, or the other descriptor is readable.
-    Other,
-}
-
-impl Lookout {
-    /// Begins to watch a store.
-    pub(super) fn of(store: &mut Store) -> Result<Lookout> {
-        let notifications = Notifications::by(store.watch().ok());
-        store.changed()?;
-        let now = Instant::now();
-        Ok(Lookout { breath: BREATH, notifications, notified: None, woke: now, looked_for_store: now })
-    }
-
-    /// Sleeps until the store changes, `other` is readable, or the time is `until`.
-    ///
-    /// # Errors
-    /// [`Kind::Io`] when the store was moved or removed; whatever the store answers.
-    pub(super) fn sleep(
-        &mut self,
-        store: &mut Store,
-        until: Option<Instant>,
-        other: Option<BorrowedFd<'_>>,
-    ) -> Result<Woken> {
-        std::thread::sleep(self.breath.saturating_sub(self.woke.elapsed()));
-        let began = Instant::now();
-        let woken = self.sleep_on(store, until, other);
-        self.woke = Instant::now();
-        self.breath = if began.elapsed() >= LOOK / 2 { BREATH } else { self.breath };
-        woken
-    }
-
-    /// Delays the next look at a busy store after a look that found nothing, so that looking does not slow down processors.
-    pub(super) fn slow_down(&mut self) {
-        self.breath = (self.breath * 3 / 2).min(LONG_BREATH);
-    }
-
-    fn sleep_on(&mut self, store: &mut Store, until: Option<Instant>, other: Option<BorrowedFd<'_>>) -> Result<Woken> {
-        loop {
-            if store.changed()? {
-                self.notifications.look_soon();
-                return Ok(Woken::Change);
-            }
-            if self.looked_for_store.elapsed() >= LOOK {
-                store.still_there()?;
-                self.looked_for_store = Instant::now();
-            }
-            let left = until.map_or(LOOK, |until| until.saturating_duration_since(Instant::now()));
-            if left.is_zero() {
-                return Ok(Woken::Other);
-            }
-            let (pause, watch) = self.notifications.wait_for();
-            let is_commit_near = self.notified.is_some_and(|at| at.elapsed() < SLOW_COMMIT);
-            let time = if is_commit_near { pause.min(COMMIT) } else { pause };
-            let watched = [other, watch].into_iter().flatten();
-            let mut watched: Vec<_> = watched.map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)).collect();
-            // Interrupted or not: it looks.
-            let _ = fds::wait(&mut watched, Some(time.min(left)));
-            let is_called = other.is_some() && !watched[0].revents().is_empty();
-            if self.notifications.take() {
-                self.notified = Some(Instant::now());
-            }
-            if is_called {
-                return Ok(Woken::Other);
-            }
-        }
-    }
-}
 
 /// How far a wait for jobs is.
 pub(super) enum Progress {
@@ -166,8 +65,8 @@ pub enum Awaited {
     All(Vec<JobId>),
     /// One of these jobs ends.
     Any(Vec<JobId>),
-    /// No call of this service is queued, blocked or running.
-    Service(ServiceName),
+    /// No call of these services is queued, blocked or running.
+    Services(ServiceSelection),
 }
 
 /// A job that was seen to end. What happens to it later makes no difference.
@@ -210,7 +109,7 @@ const TOGETHER: usize = 16;
 enum Watched<'a> {
     All(Jobs<'a>),
     Any(Jobs<'a>),
-    Service(&'a ServiceName),
+    Services(&'a ServiceSelection),
 }
 
 impl<'a> Watched<'a> {
@@ -222,9 +121,9 @@ impl<'a> Watched<'a> {
         Ok(match awaited {
             Awaited::All(jobs) => Watched::All(Jobs::find(store, jobs)?),
             Awaited::Any(jobs) => Watched::Any(Jobs::find(store, jobs)?),
-            Awaited::Service(name) => {
-                store.service(name)?;
-                Watched::Service(name)
+            Awaited::Services(services) => {
+                store.select_services(services)?;
+                Watched::Services(services)
             }
         })
     }
@@ -237,9 +136,9 @@ impl<'a> Watched<'a> {
         match self {
             Watched::All(jobs) => jobs.open(store),
             Watched::Any(jobs) => jobs.open_of_any(store),
-            Watched::Service(name) => {
-                let is_quiet = store.is_quiet(name).map_err(|error| service_gone(error, name))?;
-                Ok((!is_quiet).then(|| StillOpen::Service(name.clone())))
+            Watched::Services(services) => {
+                let busy = store.busy_service(services);
+                Ok(busy.map_err(|error| service_gone(store, services, error))?.map(StillOpen::Service))
             }
         }
     }
@@ -329,13 +228,14 @@ impl<'a> Jobs<'a> {
     }
 }
 
-/// The error for a service that was there.
-pub(super) fn service_gone(error: Error, name: &ServiceName) -> Error {
-    if error.kind() != Kind::NotFound {
-        return error;
+/// The error where one of these services was there, if that is what an error of the store means.
+pub(super) fn service_gone(store: &mut Store, services: &ServiceSelection, error: Error) -> Error {
+    let mut names = services.services.iter().chain(&services.except).filter_map(ServicePattern::as_name);
+    match names.find(|name| error.kind() == Kind::NotFound && store.service(name).is_err()) {
+        None => error,
+        Some(name) => Error::new(Kind::NotFound, format!("service `{name}` was removed while it was waited for"))
+            .with_hint("`asyncq service list` shows which there are"),
     }
-    Error::new(Kind::NotFound, format!("service `{name}` was removed while it was waited for"))
-        .with_hint("`asyncq service list` shows which there are")
 }
 
 impl Queue {
@@ -369,7 +269,7 @@ impl Queue {
         }
         Ok(match watched {
             Watched::All(jobs) | Watched::Any(jobs) => jobs.into_ended(),
-            Watched::Service(_) => Vec::new(),
+            Watched::Services(_) => Vec::new(),
         })
     }
 
@@ -381,8 +281,10 @@ impl Queue {
             let (what, hint) = match awaited {
                 Awaited::All(jobs) if jobs.contains(&id) => (format!("job {id}"), "leave out its number"),
                 Awaited::Any(jobs) if jobs.iter().all(|it| *it == id) => (format!("job {id}"), "leave out its number"),
-                Awaited::Service(name) if job.call.service == name.as_str() => {
-                    (format!("job {id} of service `{name}`"), "wait for other jobs by their numbers")
+                Awaited::Services(services)
+                    if ServiceName::parse(&job.call.service).is_ok_and(|name| services.includes(&name)) =>
+                {
+                    (format!("job {id} of service `{}`", job.call.service), "wait for other jobs by their numbers")
                 }
                 _ => {
                     // A call that runs at once is a part of the job that made it.

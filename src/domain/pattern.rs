@@ -1,5 +1,7 @@
 //! Names of services, and patterns of such names.
 
+use std::collections::BTreeSet;
+
 use super::service::ServiceName;
 use crate::error::{Error, Kind, Result};
 
@@ -27,6 +29,15 @@ impl ServicePattern {
         })
     }
 
+    /// The name, if it is no pattern.
+    #[must_use]
+    pub fn as_name(&self) -> Option<&ServiceName> {
+        match self {
+            ServicePattern::Name(name) => Some(name),
+            ServicePattern::Pattern(_) => None,
+        }
+    }
+
     /// Whether a service is meant.
     #[must_use]
     pub fn matches(&self, name: &ServiceName) -> bool {
@@ -34,6 +45,26 @@ impl ServicePattern {
             ServicePattern::Name(is) => is == name,
             ServicePattern::Pattern(pattern) => pattern.matches(name.as_str()),
         }
+    }
+}
+
+/// Of which services jobs are.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum OfServices {
+    /// Of any.
+    #[default]
+    Any,
+    /// Of one of these.
+    Only(BTreeSet<ServiceName>),
+    /// Of none of these.
+    Without(BTreeSet<ServiceName>),
+}
+
+impl OfServices {
+    /// Of this one.
+    #[must_use]
+    pub fn only(name: ServiceName) -> OfServices {
+        OfServices::Only(BTreeSet::from([name]))
     }
 }
 
@@ -47,6 +78,37 @@ pub struct ServiceSelection {
 }
 
 impl ServiceSelection {
+    /// The service of this name.
+    #[must_use]
+    pub fn only(name: ServiceName) -> ServiceSelection {
+        ServiceSelection { services: vec![ServicePattern::Name(name)], except: Vec::new() }
+    }
+
+    /// Whether a service is meant.
+    #[must_use]
+    pub fn includes(&self, name: &ServiceName) -> bool {
+        let is_among = |patterns: &[ServicePattern]| patterns.iter().any(|pattern| pattern.matches(name));
+        (self.services.is_empty() || is_among(&self.services)) && !is_among(&self.except)
+    }
+
+    /// The same for jobs, which may be of services that are there no longer: these are meant by their names, and not by patterns.
+    #[must_use]
+    pub fn of_jobs(&self, there: &[ServiceName]) -> OfServices {
+        let names = |patterns: &[ServicePattern]| -> BTreeSet<ServiceName> {
+            let of = |pattern: &ServicePattern| match pattern {
+                ServicePattern::Name(name) => vec![name.clone()],
+                ServicePattern::Pattern(_) => there.iter().filter(|name| pattern.matches(name)).cloned().collect(),
+            };
+            patterns.iter().flat_map(of).collect()
+        };
+        let except = names(&self.except);
+        match (self.services.is_empty(), except.is_empty()) {
+            (true, true) => OfServices::Any,
+            (true, false) => OfServices::Without(except),
+            (false, _) => OfServices::Only(&names(&self.services) - &except),
+        }
+    }
+
     /// Whether a service that is added later may belong to it, too.
     #[must_use]
     pub fn is_open(&self) -> bool {
@@ -61,15 +123,9 @@ impl ServiceSelection {
 
     /// Those of these services, sorted by name, that are selected: in the order of the names and patterns, each once.
     pub fn choose<T>(&self, all: Vec<T>, name: impl Fn(&T) -> &ServiceName) -> Vec<T> {
-        let place = |it: &T| match &self.services[..] {
-            [] => Some(0),
-            some => some.iter().position(|pattern| pattern.matches(name(it))),
-        };
-        let is_excepted = |it: &T| self.except.iter().any(|pattern| pattern.matches(name(it)));
-        let meant = all.into_iter().filter(|it| !is_excepted(it));
-        let mut chosen: Vec<(usize, T)> = meant.filter_map(|it| place(&it).map(|place| (place, it))).collect();
-        chosen.sort_by_key(|(place, _)| *place);
-        chosen.into_iter().map(|(_, it)| it).collect()
+        let mut chosen: Vec<T> = all.into_iter().filter(|it| self.includes(name(it))).collect();
+        chosen.sort_by_key(|it| self.services.iter().position(|pattern| pattern.matches(name(it))));
+        chosen
     }
 }
 
@@ -103,5 +159,22 @@ mod tests {
         assert_eq!(chosen("", "site-* b"), "a");
         assert_eq!(chosen("site-*", "*-1"), "site-2");
         assert_eq!(chosen("x*", ""), "");
+    }
+
+    #[test]
+    fn jobs_of_services_that_are_gone_are_meant_by_name() {
+        let names = |text: &str| text.split_whitespace().map(|it| ServiceName::parse(it).unwrap()).collect();
+        let of = |services: &str, except: &str| {
+            let patterns = |text: &str| text.split_whitespace().map(|it| ServicePattern::parse(it).unwrap()).collect();
+            let selection = ServiceSelection { services: patterns(services), except: patterns(except) };
+            let there: Vec<ServiceName> =
+                ["a", "b", "site-1", "site-2"].map(|it| ServiceName::parse(it).unwrap()).into();
+            selection.of_jobs(&there)
+        };
+        assert_eq!(of("", ""), OfServices::Any);
+        assert_eq!(of("gone a", ""), OfServices::Only(names("a gone")));
+        assert_eq!(of("site-* gone", "*-1"), OfServices::Only(names("gone site-2")));
+        assert_eq!(of("x*", ""), OfServices::Only(names("")));
+        assert_eq!(of("", "gone s*"), OfServices::Without(names("gone site-1 site-2")));
     }
 }

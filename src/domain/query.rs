@@ -4,12 +4,13 @@ use std::time::Duration;
 
 use super::job::{Job, JobId, State};
 use super::job_edit::JobEdit;
+use super::pattern::OfServices;
 
 /// Selects the jobs that match all of these fields.
 #[derive(Debug, Clone, Default)]
 pub struct JobFilter {
-    /// Of this service.
-    pub service: Option<String>,
+    /// Of these services.
+    pub services: OfServices,
     /// Of this function, in any service.
     pub function: Option<String>,
     /// On behalf of this principal; an empty one means nobody.
@@ -25,6 +26,12 @@ pub struct JobFilter {
 }
 
 impl JobFilter {
+    /// Whether no job can match.
+    #[must_use]
+    pub fn is_of_none(&self) -> bool {
+        matches!(&self.services, OfServices::Only(names) if names.is_empty())
+    }
+
     /// All jobs in this state.
     #[must_use]
     pub fn of_state(state: State) -> JobFilter {

@@ -24,8 +24,8 @@ pub enum RpcAwaited {
     All(Vec<JobId>),
     /// One of these jobs ends.
     Any(Vec<JobId>),
-    /// No call of this service is queued, blocked or running.
-    Service(ServiceName),
+    /// No call of these services is queued, blocked or running.
+    Services(ServiceSelection),
     /// No call runs.
     Nothing,
 }
@@ -73,7 +73,7 @@ pub(super) fn wait(params: &str) -> Result<(RpcAwaited, Option<Duration>), RpcFa
         (None, None) => return refuse("`jobs` is missing"),
         (Some(_), Some(_)) => return refuse("`jobs` and `service` exclude each other"),
         (None, Some(_)) if any.is_some() => return refuse("`any` needs `jobs`"),
-        (None, Some(service)) => RpcAwaited::Service(name(ServiceName::parse(&service))?),
+        (None, Some(service)) => RpcAwaited::Services(ServiceSelection::only(name(ServiceName::parse(&service))?)),
         (Some(jobs), None) => {
             check_count("jobs", &jobs)?;
             let is_any = any.unwrap_or_default();

@@ -199,3 +199,21 @@ impl Column for HookTarget {
         Ok(HookTarget { service, function })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::sqlite::plan::plan;
+
+    #[test]
+    fn hooks_are_read_in_one_walk_without_sorting() {
+        assert_eq!(plan(HOOKS), ["SCAN asyncq_function"]);
+    }
+
+    #[test]
+    fn what_a_file_is_about_is_found_by_its_service() {
+        for sql in [function::FUNCTIONS, function::FUNCTIONS_TO_CHANGE] {
+            assert_eq!(plan(sql), ["SEARCH asyncq_function USING PRIMARY KEY (service=?)"], "{sql}");
+        }
+    }
+}

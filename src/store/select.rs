@@ -5,6 +5,7 @@
 use super::columns::groups;
 use super::engine::{Tx, Value};
 use crate::domain::job::{JobId, Phase, State};
+use crate::domain::pattern::OfServices;
 use crate::domain::query::{JobFilter, JobQuery};
 use crate::domain::time::Timestamp;
 use crate::error::Result;
@@ -69,9 +70,7 @@ impl JobFilter {
             text += &format!(" AND {condition} ?{}", first + values.len());
             values.push(value);
         };
-        for (column, value) in
-            [("service", &self.service), ("function", &self.function), ("principal", &self.principal)]
-        {
+        for (column, value) in [("function", &self.function), ("principal", &self.principal)] {
             if let Some(value) = value.as_ref().filter(|value| !value.is_empty()) {
                 and(&format!("{column} ="), value.into());
             }
@@ -84,6 +83,16 @@ impl JobFilter {
         }
         if self.principal.as_deref() == Some("") {
             text += " AND principal IS NULL";
+        }
+        let (is_among, names) = match &self.services {
+            OfServices::Any => ("", None),
+            OfServices::Only(names) => ("IN", Some(names)),
+            OfServices::Without(names) => ("NOT IN", Some(names)),
+        };
+        if let Some(names) = names {
+            let places: Vec<String> = (0..names.len()).map(|at| format!("?{}", first + values.len() + at)).collect();
+            text += &format!(" AND service {is_among} ({})", places.join(", "));
+            values.extend(names.iter().map(Value::from));
         }
         for (name, value) in &self.meta {
             let at = first + values.len();
@@ -105,6 +114,9 @@ pub(super) fn newest(
     before: Option<JobId>,
     limit: u32,
 ) -> Result<(Vec<JobId>, Option<JobId>)> {
+    if filter.is_of_none() {
+        return Ok((Vec::new(), None));
+    }
     let before = before.map_or(i64::MAX, |before| before.0);
     let (conditions, values) = filter.conditions(tx.now(), 3);
     let mut args: Vec<Value<'_>> = vec![before.into(), i64::from(limit).into()];
@@ -129,6 +141,9 @@ pub(super) fn newest_among(
     ranges: &[[i64; 2]],
     limit: u32,
 ) -> Result<(Vec<JobId>, Option<JobId>)> {
+    if query.filter.is_of_none() {
+        return Ok((Vec::new(), None));
+    }
     let before = query.before.map_or(i64::MAX, |before| before.0);
     let (conditions, values) = query.filter.conditions(tx.now(), 4);
     let sql = newest_in_range(&conditions);
@@ -186,6 +201,9 @@ groups! { Match { id, name, state, immediate, finished_at } }
 /// One look at the jobs of `filter` after `after`, oldest first, at most [`CHANGES_AT_ONCE`] of them; and the job after which to go
 /// on, unless there are no more.
 pub(super) fn oldest(tx: &mut dyn Tx, filter: &JobFilter, after: JobId) -> Result<(Vec<Match>, Option<JobId>)> {
+    if filter.is_of_none() {
+        return Ok((Vec::new(), None));
+    }
     let (conditions, values) = filter.conditions(tx.now(), 3);
     let mut args: Vec<Value<'_>> = vec![after.into(), i64::from(CHANGES_AT_ONCE).into()];
     args.extend(values);
@@ -215,6 +233,7 @@ fn oldest_near(filter: &JobFilter, conditions: &str) -> [String; 2] {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::service::ServiceName;
     use crate::store::sqlite::plan::plan;
 
     /// How SQLite runs the statements that `ask` gives, as far as jobs and sorting are concerned.
@@ -224,10 +243,14 @@ mod tests {
         steps.filter(|step| step.contains("asyncq_job") || step.contains("B-TREE")).collect()
     }
 
-    fn filters(states: &[State]) -> [JobFilter; 2] {
+    fn filters(states: &[State]) -> [JobFilter; 3] {
         let filter = JobFilter { states: states.to_vec(), ..JobFilter::default() };
         let name = Some("x".to_owned());
-        [filter.clone(), JobFilter { service: name.clone(), function: name.clone(), principal: name, ..filter }]
+        let names = ["x", "y"].map(|it| ServiceName::parse(it).unwrap()).into();
+        let named =
+            JobFilter { services: OfServices::Only(names), function: name.clone(), principal: name, ..filter.clone() };
+        let services = OfServices::only(ServiceName::parse("x").unwrap());
+        [filter, JobFilter { services, ..named.clone() }, named]
     }
 
     #[test]

@@ -150,15 +150,19 @@ impl Store {
         self.read(|tx| find(tx, name))
     }
 
-    /// Whether no call of a service is queued, blocked or running. A due call counts as queued.
+    /// The first service of a selection with a call that is queued, blocked or running. A due call counts as queued.
     ///
     /// # Errors
-    /// [`Kind::NotFound`] when there is no such service.
-    pub fn is_quiet(&mut self, name: &ServiceName) -> Result<bool> {
+    /// [`Kind::NotFound`] when there is no service of a name in it.
+    pub fn busy_service(&mut self, selection: &ServiceSelection) -> Result<Option<ServiceName>> {
         self.read(|tx| {
-            find(tx, name)?;
             let now = tx.now().into();
-            Ok(!tx.has(BUSY_WITH, &[name.into(), now])?)
+            for Service { name, .. } in select(tx, selection)? {
+                if tx.has(BUSY_WITH, &[(&name).into(), now])? {
+                    return Ok(Some(name));
+                }
+            }
+            Ok(None)
         })
     }
 

@@ -135,6 +135,7 @@ fn every_option_of_the_commands_has_a_key() {
         $ asyncq function add a f --site / --env N=1 --args stdin --timeout 90s --lane '{principal}' --retries 2 --backoff 1m,10m --retry-on 1,64-78,timeout --no-retry-on 75 --conflicts 9 --on-error b/ends --on-success b/ends -- sh -c 'cat; "'
         $ asyncq function add a w --worker --calls-per-worker 10 --idle 5m --memory-growth 500M -- cat
         $ asyncq function add a n --local --stdin none -- cat
+        $ asyncq function add a t --takes 'to subject:text [--html:bool] [--pass]' --secret pass --secret 2 --env-file 'my secrets.env' --merge -- cat 2> said
         $ asyncq function set a n --backoff 1m --retries 1
         $ asyncq function set a n --retries 0
         $ asyncq schedule add s --every 1h30m --missed all --within 2h --from '2036-01-01 9:00' --until 2036-01-02T00:00:00Z --priority -5 --lane l --expires 1h --meta tenant=acme --principal zoe --description 'what it is for' -k 'n m=[1,null]' a f 'null' '[{"x":1e3}]'
@@ -177,6 +178,14 @@ fn every_option_of_the_commands_has_a_key() {
         backoff = "1m"
         local = true
 
+        [function."a/t"]
+        command = ["/[..]/cat"]
+        site = "/[..]"
+        takes = "to subject:text [--html:bool] [--pass]"
+        secret = ["pass", "2"]
+        env_file = "my secrets.env"
+        merge = true
+
         [function."a/w"]
         command = ["/[..]/cat"]
         site = "/[..]"
@@ -212,6 +221,13 @@ fn every_option_of_the_commands_has_a_key() {
         $ N=1 asyncq apply first --dry-run --prune
         $ N=1 asyncq -q --db other.db apply first > /dev/null
         $ asyncq --db other.db export | cmp - first
+        $ sed 's/^takes.*/takes = "to"/; s/^secret.*/secret = ["to"]/; s/^env_file.*//; s/^merge.*//' first > second
+        $ N=1 asyncq apply second
+        ~ function a/t: takes "to subject:text [--html:bool] [--pass]" -> "to", secret ["pass", "2"] -> ["to"], env_file "my secrets.env" -> none, merge true -> false
+        $ asyncq enqueue a t one two
+        ! error: `a t` takes 1 argument, you gave 2
+        ! hint: usage: asyncq enqueue a t to
+        ? 2
         "#,
     );
 }
@@ -588,6 +604,20 @@ fn values_that_mean_nothing() {
             at(1, 11, "`args` and `stdin` are for commands, and this function is a worker"),
             "leave them out: a worker gets its calls as messages (docs/protocol.md)",
         ),
+        (
+            of_function("worker = true\nmerge = true"),
+            at(1, 11, "`merge` is for commands, and this function is a worker"),
+            "leave it out, or leave `worker` out",
+        ),
+        (
+            of_function("takes = \"[a] b\""),
+            at(3, 9, "`takes` cannot be `[a] b`: `b` is required, and stands after `[a]`, which may be left out"),
+            "write `b` before `[a]`, or `[b]`",
+        ),
+        (of_function("takes = [\"a\"]"), at(3, 9, "`takes` has to be a text in quotes"), ""),
+        (of_function("secret = \"password\""), at(3, 10, "`secret` has to be an array of texts"), ""),
+        (of_function("secret = [2]"), at(3, 10, "`secret` has to be an array of texts"), ""),
+        (of_function("env_file = true"), at(3, 12, "`env_file` has to be a text in quotes"), ""),
         (
             of_function("args = \"stdin\"\nstdin = \"none\""),
             at(1, 11, "with `args = \"stdin\"` and `stdin = \"none\"` the program gets no arguments"),

@@ -205,6 +205,61 @@ fn jobs_to_change_are_named_in_one_way_only() {
 }
 
 #[test]
+fn services_are_chosen_by_names_and_patterns() {
+    let place = Place::new();
+    place.program(
+        "list",
+        "#!/bin/sh\nasyncq job list --json \"$@\" | grep -o '\"id\":[0-9]*' | cut -d: -f2 | tr '\\n' ' '; echo\n",
+    );
+    place.session(
+        "
+        $ for it in site-a site-b mail gone; do asyncq -q service add $it; asyncq function add $it say -- echo; asyncq enqueue $it say; done
+        1
+        2
+        3
+        4
+        $ asyncq job cancel 4; asyncq service remove gone
+        $ ./list --service 'site-*'; ./list --service site-a --service mail; ./list --service 'site-*' --except '*-a'
+        2 1[..]
+        3 1[..]
+        2[..]
+        $ ./list --except 'site-*'; ./list --service gone; ./list --except gone --except mail; ./list --service '*'
+        4 3[..]
+        4[..]
+        2 1[..]
+        3 2 1[..]
+        $ asyncq job list --service 'x*'
+        ! asyncq: no service matches
+        $ asyncq job list --service 'x*' --json
+        [
+        ]
+        ! asyncq: no service matches
+        $ asyncq job list --service maill
+        ! error: there is no service `maill`
+        ! hint: did you mean `mail`? `asyncq service list` shows all
+        ? 66
+        $ asyncq job list --except maill
+        ! error: there is no service `maill`
+        ! hint: did you mean `mail`? `asyncq service list` shows all
+        ? 66
+        $ asyncq job list --service 'site-*' --function sya
+        ! error: no service has a function `sya`
+        ! hint: did you mean `say`? `asyncq function list` shows all
+        ? 66
+        $ asyncq job list --service '***'
+        ! error: `--service` cannot be `***`: `***` is not a pattern: wildcards are either regular `*` or recursive `**`
+        ! hint: `*` stands for any text, `?` for one character, and `[a-c]` for one of these
+        ? 2
+        $ asyncq job cancel --service 'site-*' --except site-b; asyncq job clean --service 'x*'
+        ! asyncq: cancelled 1 job
+        ! asyncq: no service matches
+        $ asyncq -v job clean --except gone
+        ! asyncq: removed 1 job
+        ",
+    );
+}
+
+#[test]
 fn of_many_jobs_those_that_run_are_ended_and_those_that_nothing_could_run_stay() {
     let place = place();
     place.function("sleep", "", "echo > running; exec sleep 600");

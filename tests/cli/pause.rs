@@ -52,6 +52,9 @@ fn a_pause_of_a_service_says_why() {
         asyncq: service `events` is paused: the server is down; `asyncq service resume events` lets its calls run
         $ asyncq service show events | grep state
         state        paused: the server is down
+        $ asyncq service list
+        SERVICE  CONCURRENCY  STATE
+        events   1            paused: the server is down
         $ asyncq service show events --json
         {"name":"events",[..]"paused":true,"paused_why":"the server is down",[..]}
         $ asyncq explain 1 | grep -c 'paused: the server is down'

@@ -279,6 +279,46 @@ fn a_whole_service_is_waited_for() {
 }
 
 #[test]
+fn services_are_chosen_by_patterns() {
+    let place = Place::with_functions(&[("say", "echo said")]);
+    place.session(
+        "
+        $ for it in site-a site-b; do asyncq service add $it; asyncq function add $it say -- echo said; done
+        $ asyncq enqueue site-b say
+        1
+        $ asyncq wait --service events --service site-a; asyncq wait --service 'site-*' --except site-b
+        $ asyncq wait --service 'site-*' --timeout 0
+        ! error: service `site-b` still has calls that are queued, blocked or running
+        ! hint: `asyncq job list --service site-b` shows them
+        ? 75
+        $ asyncq wait --service 'x*'
+        ! asyncq: no service matches
+        $ asyncq wait --service 'site-*' --service evnts
+        ! error: there is no service `evnts`
+        ! hint: did you mean `events`? `asyncq service list` shows all
+        ? 66
+        $ asyncq wait --except events 1
+        ! error: `--except` cannot be used with `ID`
+        ! hint: `asyncq wait --help` shows how
+        ? 2
+        $ asyncq wait --except events
+        ! error: `--except` needs `--service`
+        ! hint: `asyncq wait --help` shows how
+        ? 2
+        ",
+    );
+    let (running, stderr, said) = waiting(&place, "asyncq -v wait --service '*'");
+    assert_eq!(said, "asyncq: service `site-b` has calls that are queued, blocked or running\n");
+    // A service that is added meanwhile is meant too.
+    place.stdout("asyncq -q service add site-c; asyncq function add site-c say -- echo; asyncq enqueue site-c say");
+    place.stdout("asyncq process site-b");
+    let mut running = running;
+    assert!(running.0.try_wait().unwrap().is_none());
+    place.stdout("asyncq process");
+    assert_eq!(end(running, stderr).0, Some(0));
+}
+
+#[test]
 fn a_running_call_of_a_service_is_waited_for() {
     let place = Place::with_functions(&[("waits", "touch begun; until [ -e go ]; do sleep 0.02; done")]);
     place.stdout("asyncq enqueue events waits");

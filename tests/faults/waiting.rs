@@ -13,6 +13,7 @@ use asyncq::domain::job_edit::JobEdit;
 use asyncq::domain::lane::Lane;
 use asyncq::domain::needs::{Need, Needs};
 use asyncq::domain::new_job::{CallOptions, Due, Expiry, IfTaken, KeyUntil, NewJob, Priority};
+use asyncq::domain::pattern::OfServices;
 use asyncq::domain::processor::ProcessorId;
 use asyncq::domain::query::{BulkChange, JobChange, JobFilter};
 use asyncq::domain::rate::Rate;
@@ -173,7 +174,7 @@ impl Random<'_> {
         let changes = [JobChange::Cancel, JobChange::Retry, JobChange::Start, JobChange::Remove, JobChange::Set(edit)];
         let change = changes[self.random.usize(0..changes.len())].clone();
         let filter =
-            JobFilter { states: change.states(), service: Some(self.service().to_string()), ..JobFilter::default() };
+            JobFilter { states: change.states(), services: OfServices::only(self.service()), ..JobFilter::default() };
         self.store.change_many(&BulkChange { change, filter, before: None, dry_run: false }, JobId(0)).unwrap();
     }
 

@@ -1,5 +1,6 @@
 //! Jobs: enqueueing, reading, and what is done by hand.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use asyncq::Kind;
@@ -8,6 +9,7 @@ use asyncq::domain::call::{Key, Principal, Reading};
 use asyncq::domain::job::{Fence, JobId, State};
 use asyncq::domain::lane::Lane;
 use asyncq::domain::new_job::{CallOptions, Due, Enqueued, NewJob, Priority, Rerun};
+use asyncq::domain::pattern::OfServices;
 use asyncq::domain::query::{BulkChange, JobChange, JobFilter, JobQuery};
 use asyncq::domain::removal::IfWaiting;
 use asyncq::domain::time::Timestamp;
@@ -283,7 +285,11 @@ conformance! {
         assert_eq!(ids(all.clone(), None, None), [5, 4, 3, 2, 1]);
         assert_eq!(ids(all.clone(), None, Some(2)), [5, 4]);
         assert_eq!(ids(all.clone(), Some(3), None), [2, 1]);
-        assert_eq!(ids(JobFilter { service: Some("other".into()), ..all.clone() }, None, None), [5]);
+        let of = |services| JobFilter { services, ..all.clone() };
+        assert_eq!(ids(of(OfServices::only(service("other"))), None, None), [5]);
+        assert_eq!(ids(of(OfServices::Only(["events", "x"].map(service).into())), None, Some(1)), [4]);
+        assert_eq!(ids(of(OfServices::Only(BTreeSet::new())), None, None), Vec::<i64>::new());
+        assert_eq!(ids(of(OfServices::Without(["events", "x"].map(service).into())), None, None), [5]);
         assert_eq!(ids(JobFilter { function: Some("compute".into()), ..all.clone() }, None, Some(1)), [5]);
         assert_eq!(ids(JobFilter { states: vec![State::Held], ..all.clone() }, None, None), [5]);
         let waiting = JobFilter { states: vec![State::Held, State::Queued], ..all.clone() };
@@ -545,8 +551,8 @@ conformance! {
             ] {
                 let filter = JobFilter { states: vec![state], ..JobFilter::default() };
                 assert_eq!(list(store, filter.clone(), before), expected, "{state}");
-                assert_eq!(list(store, JobFilter { service: Some("events".into()), ..filter.clone() }, before), expected);
-                assert_eq!(list(store, JobFilter { service: Some("other".into()), ..filter }, before), []);
+                assert_eq!(list(store, JobFilter { services: OfServices::only(service("events")), ..filter.clone() }, before), expected);
+                assert_eq!(list(store, JobFilter { services: OfServices::only(service("other")), ..filter }, before), []);
             }
             let stopped = vec![State::Held, State::Error, State::Cancelled];
             let stopped = JobFilter { states: stopped, ..JobFilter::default() };

@@ -83,32 +83,36 @@ conformance! {
 
     fn a_service_is_quiet_when_nothing_of_it_is_queued_blocked_running_or_due(store: &mut Store) {
         with_events(store);
-        let events = service("events");
+        store.add_service(&service("a"), &ServiceChange::default()).unwrap();
+        let events = ServiceSelection::only(service("events"));
         let held = store.enqueue(&NewJob { hold: true, ..call(1) }).unwrap().id();
         store.enqueue(&NewJob { due: Due::In(Duration::from_secs(3600)), ..call(2) }).unwrap();
-        assert!(store.is_quiet(&events).unwrap());
+        assert_eq!(store.busy_service(&events).unwrap(), None);
 
         let mut needs = Needs::default();
         needs.add([held], Need::Completed).unwrap();
         let options = CallOptions { needs, ..CallOptions::default() };
         let blocked = store.enqueue(&NewJob { options, ..call(3) }).unwrap().id();
         assert_eq!(state(store, blocked), State::Blocked);
-        assert!(!store.is_quiet(&events).unwrap());
+        assert_eq!(store.busy_service(&events).unwrap(), Some(service("events")));
+        let but_for = |pattern| ServiceSelection { except: vec![ServicePattern::parse(pattern).unwrap()], ..ServiceSelection::default() };
+        assert_eq!(store.busy_service(&but_for("a*")).unwrap(), Some(service("events")));
+        assert_eq!(store.busy_service(&but_for("e*")).unwrap(), None);
         store.cancel(blocked).unwrap();
-        assert!(store.is_quiet(&events).unwrap());
+        assert_eq!(store.busy_service(&events).unwrap(), None);
 
         enqueue(store, 4);
-        assert!(!store.is_quiet(&events).unwrap());
+        assert_eq!(store.busy_service(&events).unwrap(), Some(service("events")));
         let processor = processor(store, 1);
         let claim = claim(store, processor);
-        assert!(!store.is_quiet(&events).unwrap());
+        assert_eq!(store.busy_service(&events).unwrap(), Some(service("events")));
         run_cycle(store, processor, &[&ends(&claim, &Outcome::Completed)], 0, 0);
-        assert!(store.is_quiet(&events).unwrap());
+        assert_eq!(store.busy_service(&events).unwrap(), None);
 
         store.enqueue(&NewJob { due: Due::In(Duration::from_millis(1)), ..call(5) }).unwrap();
         std::thread::sleep(Duration::from_millis(2));
-        assert!(!store.is_quiet(&events).unwrap());
-        assert_eq!(store.is_quiet(&service("x")).unwrap_err().kind(), Kind::NotFound);
+        assert_eq!(store.busy_service(&events).unwrap(), Some(service("events")));
+        assert_eq!(store.busy_service(&ServiceSelection::only(service("x"))).unwrap_err().kind(), Kind::NotFound);
     }
 
     fn a_service_with_a_running_job_stays(store: &mut Store) {

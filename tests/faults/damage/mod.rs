@@ -11,6 +11,7 @@ use asyncq::domain::call::{Call, Key, Reading};
 use asyncq::domain::function::FunctionName;
 use asyncq::domain::job::{JobId, State, Token};
 use asyncq::domain::new_job::NewJob;
+use asyncq::domain::pattern::OfServices;
 use asyncq::domain::processor::NewProcessor;
 use asyncq::domain::query::{BulkChange, JobChange, JobFilter, JobQuery};
 use asyncq::domain::service::ServiceName;
@@ -172,8 +173,8 @@ const READING: &[Verb] = &[
         Ok(jobs.into_iter().map(|job| (format!("job {}", job.id), format!("{job:?}"))).collect())
     }),
     ("list one state", |db, _| {
-        let (states, service) = (vec![State::Queued], Some("events".to_owned()));
-        let filter = JobFilter { states, service, ..JobFilter::default() };
+        let (states, services) = (vec![State::Queued], OfServices::only(ServiceName::parse("events").unwrap()));
+        let filter = JobFilter { states, services, ..JobFilter::default() };
         let jobs = open(db)?.jobs(&JobQuery { filter, ..JobQuery::default() })?.jobs;
         Ok(jobs.into_iter().map(|job| (format!("queued {}", job.id), format!("{job:?}"))).collect())
     }),
