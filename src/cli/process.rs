@@ -206,7 +206,10 @@ fn late(job: JobId, now: Option<State>) -> String {
 
 /// The message about jobs that were put back because they belonged to no processor.
 fn unowned(jobs: &[(JobId, State)]) -> String {
-    let jobs = list(jobs.iter().map(|(job, state)| format!("job {job} is {state}")));
+    let jobs = list(jobs.iter().map(|(job, state)| match state {
+        State::Error => format!("job {job} ended in an error"),
+        _ => format!("job {job} is {state}"),
+    }));
     format!("put back jobs that were `processing` without a processor: {jobs}")
 }
 

@@ -36,8 +36,8 @@ const END: &str = "UPDATE asyncq_job SET state = ?2, finished_at = ?3, error = ?
     key = CASE WHEN key_until IS NULL THEN key END
     WHERE id = ?1 AND (state = 'queued' OR state = 'delayed' OR state = 'held' OR state = 'blocked')";
 
-/// Ends calls of a service that have expired, those that expired first first. Returns whether more are left. If a rule of the
-/// application refuses to cancel a call, that call ends in an error.
+/// Ends expired calls of a service, in the order in which they expired. Returns whether more are left. If a rule of the application
+/// refuses to cancel a call, that call ends in an error.
 pub(super) fn expire(tx: &mut dyn Tx, service: &ServiceName) -> Result<bool> {
     let now = tx.now();
     let found: Vec<(JobId, bool)> = tx.rows(EXPIRED, &[service.into(), now.into(), AT_ONCE.into()])?;

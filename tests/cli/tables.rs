@@ -301,8 +301,17 @@ fn jobs_that_are_processing_without_a_processor_are_put_back() {
         ",
     );
     write_whatever(&place, &format!("{lost} WHERE id = 5"));
-    place.session("$ asyncq job cancel 5");
-    assert_eq!(place.jobs("state attempt"), "completed 1, cancelled 1, completed 1, cancelled 0, cancelled 0");
+    place.session("$ asyncq job cancel 5; asyncq enqueue --hold events hello 6\n6");
+    // A call inside another one cannot go back.
+    write_whatever(&place, &format!("{lost}, processor = 80, token = 'gone', immediate = 1, parent = 1 WHERE id = 6"));
+    place.session(
+        "
+        $ asyncq process
+        ! asyncq: put back jobs that were `processing` without a processor: job 6 ended in an error
+        ? 1
+        ",
+    );
+    assert_eq!(place.jobs("state attempt"), "completed 1, cancelled 1, completed 1, cancelled 0, cancelled 0, error 0");
 }
 
 #[test]
