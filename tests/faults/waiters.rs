@@ -116,6 +116,15 @@ fn each_learns_how_its_job_ends_under_a_storm_of_kills() {
     scale::figure("waiters", format!("{} waited for their jobs, {met} kills", calls.len()));
 }
 
+/// How many processors have slots, or have run nothing yet. One that has run calls and has no slot is about to end, and a
+/// loaded machine may keep it for long.
+fn at_work(place: &Place) -> usize {
+    let count = "SELECT count(*) FROM asyncq_processor p
+        WHERE EXISTS (SELECT 1 FROM asyncq_slot s WHERE s.processor = p.id)
+        OR NOT EXISTS (SELECT 1 FROM asyncq_job j WHERE j.processor = p.id)";
+    place.query(count).parse().unwrap()
+}
+
 #[test]
 fn a_crowd_that_starts_processors_leaves_none_behind() {
     let place = place();
@@ -127,7 +136,7 @@ fn a_crowd_that_starts_processors_leaves_none_behind() {
     }
     let mut most = 0;
     wait_until("all have ended", || {
-        most = most.max(place.processors());
+        most = most.max(at_work(&place));
         calls.iter_mut().all(|call| call.try_wait().unwrap().is_some())
     });
     for (number, code) in codes(calls).into_iter().enumerate() {
@@ -148,7 +157,7 @@ fn a_crowd_of_commands_that_starts_processors_strands_none() {
     let mut runs: Vec<Child> = (0..crowd).map(|_| spawn(&place, "asyncq -q run --start true")).collect();
     let mut most = 0;
     wait_until("all have ended", || {
-        most = most.max(place.processors());
+        most = most.max(at_work(&place));
         runs.iter_mut().all(|run| run.try_wait().unwrap().is_some())
     });
     assert!(codes(runs).iter().all(|code| *code == Some(0)));
