@@ -4,6 +4,8 @@ use std::num::NonZeroU32;
 
 use asyncq::domain::attempt::{Ending, FailureKind, Outcome};
 use asyncq::domain::job::State;
+use asyncq::domain::needs::Need;
+use asyncq::domain::new_job::NewJob;
 use asyncq::domain::service::ServiceChange;
 use asyncq::store::CycleResult;
 
@@ -121,6 +123,27 @@ conformance! {
             assert_eq!((job.state, job.error.unwrap().kind), (State::Error, FailureKind::Parent));
         }
         assert_eq!(store.finish(&[&ends(&child, &Outcome::Completed)]).unwrap().pop().flatten(), None);
+    }
+
+    fn whoever_needs_a_nested_call_learns_that_it_ended_with_its_processor(store: &mut Store) {
+        with_events(store);
+        enqueue(store, 1);
+        let dead = processor(store, 1);
+        let parent = claim(store, dead);
+        let new = NewJob { parent: Some(parent.fence.job), ..call(2) };
+        let child = store.begin_nested(&parent.fence, &new, &tokens(1)[0].inside(&parent.token)).unwrap().fence.job;
+        let mut new = call(3);
+        new.options.needs.add([child], Need::Completed).unwrap();
+        let waits = store.enqueue(&new).unwrap().id();
+        // The parent completes itself, and does not end the call.
+        let client = rusqlite::Connection::open(store.location().as_os_str()).unwrap();
+        let complete = "UPDATE asyncq_job SET state = 'completed' WHERE id = ?1";
+        assert_eq!(client.execute(complete, [parent.fence.job.0]).unwrap(), 1);
+        store.rescue(dead, None, &[]).unwrap();
+        assert_eq!((state(store, child), state(store, waits)), (State::Error, State::Blocked));
+        let alive = processor(store, 2);
+        run_cycle(store, alive, &[], 0, 0);
+        assert_eq!(state(store, waits), State::Cancelled);
     }
 
     fn what_outlives_its_processor_stays_with_its_slots(store: &mut Store) {
