@@ -302,7 +302,14 @@ fn what_a_dead_processor_left_running_ends_before_its_call_runs_again() {
 fn a_restore_that_fails_or_is_killed_leaves_what_was_there() {
     let place = place();
     place.stdout("asyncq enqueue events note 2");
-    for step in ["restore noted", "restore part moved", "restore part moved:2", "restore moved"] {
+    for step in [
+        "restore noted",
+        "restore part linked",
+        "restore part moved",
+        "restore part linked:2",
+        "restore part moved:2",
+        "restore moved",
+    ] {
         let killed = place.run(&format!("ASYNCQ_FAILPOINT='{step}=kill' asyncq restore b.db"));
         assert!(!killed.status.success(), "{step}: {killed:?}");
         assert_eq!(place.stdout("asyncq job list --json | grep -c '\"state\"'"), "2\n", "{step}");

@@ -13,7 +13,7 @@ use std::path::Path;
 use rustix::fs::OFlags;
 use tempfile::{Builder, NamedTempFile};
 
-use super::files::{SIDECARS, sync_folder, with_suffix};
+use super::files::{SIDECARS, are_same, sync_folder, with_suffix};
 use crate::failpoint::reached;
 
 /// The beginning of a draft's name. In drafts of earlier builds, the rest of the beginning differs.
@@ -82,6 +82,19 @@ fn remove_left(folder: &Path) {
             }
         }
     }
+}
+
+/// Removes the draft's name of a file that has another one, as a power cut can leave it. Nobody opens the file for that: its locks
+/// would be gone.
+pub(super) fn remove_name_as_draft(file: &Path) -> io::Result<()> {
+    let folder = file.parent().unwrap_or(Path::new("/"));
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        if is_draft(&entry.file_name()) && are_same(&entry.path(), file) {
+            fs::remove_file(entry.path())?;
+        }
+    }
+    Ok(())
 }
 
 /// Whether asyncq gives such a name to a draft.

@@ -94,6 +94,12 @@ fn refused(why: &str) -> Error {
     }
 }
 
+/// The error for a store in whose place another file is being put.
+pub(super) fn is_under_way(store: &Path) -> Error {
+    Error::new(Kind::Busy, format!("a restore of `{}` is under way", store.display()))
+        .with_hint("try again when it has ended")
+}
+
 /// The error for a file that is not the one that was opened.
 pub(super) fn moved(what: &str, path: &Path) -> Error {
     let message = format!("{what} `{}` was moved, replaced or removed while in use", path.display());

@@ -102,6 +102,12 @@ pub(in crate::store) fn sync_folder(file: &Path) -> io::Result<()> {
     File::open(folder)?.sync_all()
 }
 
+/// Whether two names are names of one file.
+pub(super) fn are_same(one: &Path, other: &Path) -> bool {
+    let id = |path| fs::symlink_metadata(path).map(|is| (is.dev(), is.ino()));
+    matches!((id(one), id(other)), (Ok(one), Ok(other)) if one == other)
+}
+
 /// The identity of a file on this machine, whatever its name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Id {

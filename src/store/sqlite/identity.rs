@@ -10,7 +10,7 @@ use std::{fs, io::ErrorKind, os::unix::fs::MetadataExt};
 
 use rustix::fs::{AtFlags, CWD, StatxAttributes, StatxFlags, XattrFlags, getxattr, setxattr, statx};
 
-use super::errors::{damaged, moved};
+use super::errors::{damaged, is_under_way, moved};
 use super::files::{Id, Named, is_noted, refuse_leftovers, with_suffix, without_links};
 use super::filesystem::refuse_network;
 use crate::error::{Error, Kind, Result};
@@ -123,6 +123,10 @@ impl StoreFile {
     fn refuse_links(&self, named: &Named) -> Result<()> {
         if named.links <= 1 {
             return Ok(());
+        }
+        // A restore moves the file by giving it a second name for a moment.
+        if is_noted(&self.given) {
+            return Err(is_under_way(&self.given));
         }
         let message = format!("the store `{}` has a second name (a hard link)", self.given.display());
         Err(Error::new(Kind::Io, message).with_hint(format!(

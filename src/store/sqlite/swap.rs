@@ -1,7 +1,8 @@
 //! Puts another file in the place of a store.
 //!
 //! The store that was there moves into a folder next to it, with all that belongs to it: first the database file, so that nobody
-//! opens it without its WAL, and then the others. So for a moment there is no store. A note next to it, locked by the process
+//! opens it without its WAL, and then the others. Each file gets its second name before it loses the first one, so that a power cut
+//! leaves it with one of them. So for a moment there is no store. A note next to it, locked by the process
 //! that does this, tells those who come meanwhile to wait. A note without a lock is what a killed process or a power cut has left:
 //! whoever comes next puts back what was there.
 //!
@@ -19,8 +20,9 @@ use rustix::fs::{CWD, OFlags, RenameFlags, renameat_with};
 use rustix::process::geteuid;
 
 use super::connection::{Sqlite, millis, wait};
-use super::draft::Draft;
-use super::files::{SIDECARS, file_at, note_at, run_folder, sync_folder, with_suffix};
+use super::draft::{Draft, remove_name_as_draft};
+use super::errors::is_under_way;
+use super::files::{SIDECARS, are_same, file_at, note_at, run_folder, sync_folder, with_suffix};
 use crate::domain::time::Timestamp;
 use crate::error::{Error, Kind, Result, reason};
 use crate::failpoint::reached;
@@ -136,7 +138,7 @@ impl Swap {
         let (database, others): (Vec<_>, Vec<_>) = present.iter().partition(|part| **part == self.path);
         for parts in [database, others] {
             for part in parts {
-                rename(part, &folder.join(part.file_name().unwrap_or_default()))?;
+                carry(part, &folder.join(part.file_name().unwrap_or_default()))?;
                 reached("restore part moved");
             }
             self.sync(folder)?;
@@ -176,12 +178,28 @@ impl Swap {
         let mut name = Vec::new();
         let read = (&self.note).read_to_end(&mut name);
         read.map_err(|error| cannot_restore(&self.given, &error))?;
-        // The database file moves first, and is put back last. If it is there, nothing was moved, or everything is done.
-        if name.is_empty() || fs::symlink_metadata(&self.path).is_ok() {
+        if name.is_empty() {
             return Ok(());
         }
         let folder = self.path.with_file_name(OsString::from_vec(name));
-        self.put_back(&folder).map_err(|error| stranded(&self.given, &folder, &error))
+        // The database file moves first, and is put back last. If it is there, everything else is at its place, or the swap is done.
+        let undone = match fs::symlink_metadata(&self.path) {
+            Ok(_) => self.remove_other_names(&folder),
+            Err(_) => self.put_back(&folder),
+        };
+        undone.map_err(|error| stranded(&self.given, &folder, &error))
+    }
+
+    /// Takes away all other names of the database file: in a folder, and as a draft.
+    fn remove_other_names(&self, folder: &Path) -> io::Result<()> {
+        remove_name_as_draft(&self.path)?;
+        let second = folder.join(self.path.file_name().unwrap_or_default());
+        if !are_same(&self.path, &second) {
+            return sync_folder(&self.path);
+        }
+        fs::remove_file(&second)?;
+        self.sync(folder)?;
+        fs::remove_dir(folder)
     }
 
     /// Moves everything back from a folder, the database file last.
@@ -192,7 +210,7 @@ impl Swap {
                 self.sync(folder)?;
             }
             if fs::symlink_metadata(&moved).is_ok() {
-                rename(&moved, &part)?;
+                carry(&moved, &part)?;
                 reached("restore part put back");
             }
         }
@@ -258,6 +276,25 @@ fn take_note(path: &Path, make: bool) -> io::Result<Option<File>> {
     }
 }
 
+/// Moves a file to another folder, and replaces nothing there. It has both names until the disk has the new one: by a rename, a power
+/// cut could leave it with none where a file system keeps no journal. A folder is renamed.
+fn carry(from: &Path, to: &Path) -> io::Result<()> {
+    if fs::symlink_metadata(from)?.is_dir() {
+        return rename(from, to);
+    }
+    match fs::hard_link(from, to) {
+        Ok(()) => {}
+        // An earlier move was interrupted here.
+        Err(error) if error.kind() == ErrorKind::AlreadyExists && are_same(from, to) => {}
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => return Err(error),
+        // The file system knows no second names, or the kernel allows this user none.
+        Err(_) => return rename(from, to),
+    }
+    reached("restore part linked");
+    sync_folder(to)?;
+    fs::remove_file(from)
+}
+
 /// Renames, and replaces nothing.
 fn rename(from: &Path, to: &Path) -> io::Result<()> {
     match renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
@@ -276,11 +313,6 @@ pub(super) fn cannot_restore(store: &Path, error: &io::Error) -> Error {
     };
     Error::new(kind, format!("cannot restore `{}`: {}", store.display(), reason(error)))
         .with_hint("what was there is there still")
-}
-
-fn is_under_way(store: &Path) -> Error {
-    Error::new(Kind::Busy, format!("a restore of `{}` is under way", store.display()))
-        .with_hint("try again when it has ended")
 }
 
 fn stranded(store: &Path, folder: &Path, error: &io::Error) -> Error {

@@ -13,6 +13,7 @@ use rusqlite::{ErrorCode, MAIN_DB};
 
 use super::connection::{Sqlite, millis, wait};
 use super::errors::misled;
+use super::files::is_noted;
 use super::swap::settle;
 use crate::error::{Kind, Result};
 use crate::store::engine::Patience;
@@ -41,6 +42,12 @@ impl Sqlite {
                     if !path.exists() && !settle(path, patience)? {
                         return Err(error);
                     }
+                    again -= 1;
+                    continue;
+                }
+                // It has the two names that a restore gives it, perhaps one that was interrupted.
+                Err(error) if again > 0 && error.kind() == Kind::Busy && is_noted(path) => {
+                    settle(path, patience)?;
                     again -= 1;
                     continue;
                 }

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::fs;
 use std::path::{Path, PathBuf};
 
 use fastrand::Rng;
@@ -165,8 +166,31 @@ pub struct Disk {
     files: Vec<File>,
 }
 
-/// What a power cut leaves: files with their content, and folders.
-pub type Left<'a> = BTreeMap<PathBuf, Option<Cow<'a, [u8]>>>;
+/// What a power cut leaves: folders, and files, each with its number and its content. A file may have several names.
+pub type Left<'a> = BTreeMap<PathBuf, Option<(usize, Cow<'a, [u8]>)>>;
+
+/// Makes the files that are left of those in `root`; gives the folder that has them.
+pub fn make_files(left: &Left<'_>, root: &Path, folder: &Path) -> PathBuf {
+    let folder = folder.join("left");
+    let _ = fs::remove_dir_all(&folder);
+    fs::create_dir(&folder).unwrap();
+    let mut made: BTreeMap<usize, PathBuf> = BTreeMap::new();
+    for (path, is) in left {
+        let path = folder.join(path.strip_prefix(root).unwrap());
+        match is {
+            None => fs::create_dir(path).unwrap(),
+            Some((file, bytes)) => {
+                if let Some(other) = made.get(file) {
+                    fs::hard_link(other, path).unwrap();
+                } else {
+                    fs::write(&path, bytes).unwrap();
+                    made.insert(*file, path);
+                }
+            }
+        }
+    }
+    folder
+}
 
 impl Disk {
     pub fn new(root: &Path, names: Names) -> Disk {
@@ -275,10 +299,14 @@ impl Disk {
         let is_folder = |path: &Path| path == self.root || matches!(names.get(path), Some(Node::Folder));
         let reachable = |path: &Path| path.ancestors().skip(1).take_while(|above| *above != self.root).all(is_folder);
         let found = names.iter().filter(|(path, _)| reachable(path));
+        let mut contents: BTreeMap<usize, Cow<'_, [u8]>> = BTreeMap::new();
         found
             .map(|(path, node)| match node {
                 Node::Folder => (path.clone(), None),
-                Node::File(index) => (path.clone(), Some(self.files[*index].cut(random))),
+                Node::File(index) => {
+                    let content = contents.entry(*index).or_insert_with(|| self.files[*index].cut(random));
+                    (path.clone(), Some((*index, content.clone())))
+                }
             })
             .collect()
     }

@@ -1,5 +1,6 @@
 //! Power cuts: a recorded run is cut after each of its system calls, with what was not synced lost or torn.
 
+mod copies;
 mod disk;
 mod ledger;
 mod recording;
@@ -48,6 +49,16 @@ fn a_power_cut_loses_nothing_in_an_applications_database_with_a_rollback_journal
 #[test]
 fn a_repeated_key_that_is_acknowledged_survives_a_power_cut() {
     cut("killed before the sync", &killed_before_the_sync(), scale::many(1_000, 100));
+}
+
+#[test]
+fn a_power_cut_during_a_backup_or_a_restore_leaves_whole_files() {
+    copies::leave_whole_files();
+}
+
+#[test]
+fn backups_and_restores_on_a_disk_that_syncs_nothing_are_found_to_lose_files() {
+    copies::lose_files_without_syncs();
 }
 
 #[test]

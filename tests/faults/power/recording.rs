@@ -188,6 +188,18 @@ pub fn killed_before_the_sync() -> Recording {
     recorder.end()
 }
 
+/// Does these steps one after the other, the first of them before the power may be cut. Gives the line of the trace on which each
+/// of the others has ended.
+pub fn in_steps(steps: &[&str]) -> (Recording, Vec<usize>) {
+    let mut recorder = Recorder::new(place()).run(QUICKLY, steps[0]).that_was_before();
+    let mut ends = Vec::new();
+    for step in &steps[1..] {
+        recorder = recorder.run(QUICKLY, step);
+        ends.push(recorder.text().lines().count());
+    }
+    (recorder.end(), ends)
+}
+
 fn place() -> Place {
     let place = Place::new();
     for (name, script) in FUNCTIONS {

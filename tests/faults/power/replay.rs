@@ -1,13 +1,12 @@
 //! Cuts the power after each call of a recording, again and again, and looks what is left.
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use tempfile::TempDir;
 
-use super::disk::{Act, Disk, Left, Names};
+use super::disk::{Act, Disk, Left, Names, make_files};
 use super::ledger::{Faults, Ledger, start_anew, states};
 use super::recording::{Recording, counts};
 use crate::scale;
@@ -164,19 +163,8 @@ impl Replay<'_> {
 
     /// Makes the files that are left; gives the path of the store.
     fn put(&self, left: &Left<'_>, folder: &Path) -> PathBuf {
-        let folder = folder.join("left");
-        let _ = fs::remove_dir_all(&folder);
-        fs::create_dir(&folder).unwrap();
-        let (root, mut store) = (self.root(), self.recording.place.store());
-        store = folder.join(store.strip_prefix(self.recording.place.path()).unwrap());
-        for (path, content) in left {
-            let path = folder.join(path.strip_prefix(&root).unwrap());
-            match content {
-                None => fs::create_dir(path).unwrap(),
-                Some(bytes) => fs::write(path, bytes).unwrap(),
-            }
-        }
-        store
+        let store = self.recording.place.store();
+        make_files(left, &self.root(), folder).join(store.strip_prefix(self.recording.place.path()).unwrap())
     }
 
     /// Has asyncq itself go on after the power cut: every call that was promised runs to its end, and none again.
@@ -215,11 +203,11 @@ fn began(stdout: &str) -> impl Iterator<Item = (i64, i64)> {
     lines.map(|(job, attempt)| (job.parse().unwrap(), attempt.parse().unwrap()))
 }
 
-fn weight(left: &BTreeMap<PathBuf, Option<std::borrow::Cow<'_, [u8]>>>) -> usize {
-    left.values().flatten().map(|bytes| bytes.len()).sum()
+fn weight(left: &Left<'_>) -> usize {
+    left.values().flatten().map(|(_, bytes)| bytes.len()).sum()
 }
 
 /// A folder in memory where there is one.
-fn quick_folder() -> TempDir {
+pub fn quick_folder() -> TempDir {
     tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap()
 }
