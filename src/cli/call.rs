@@ -5,7 +5,6 @@ use std::time::{Duration, Instant};
 use clap::Args;
 
 use super::call_args::{CallArgs, RequestOptions, typed_call};
-use super::clap_error::span_or_zero;
 use super::console::console;
 use super::delay_options::Delay;
 use super::descriptor::{give_up_at, has_given_up};
@@ -29,6 +28,7 @@ use crate::domain::job::{JobId, State};
 use crate::domain::log::Stream;
 use crate::domain::new_job::Enqueued;
 use crate::domain::reason::Reason;
+use crate::domain::time::parse_span_or_zero;
 use crate::error::{Error, Kind};
 use crate::system::signals::Interrupts;
 
@@ -65,7 +65,7 @@ pub struct WaitOptions {
     pub result: bool,
 
     /// How long to wait at most, as in 90s or 1h30m [default: as long as it takes]
-    #[arg(long, value_name = "SPAN", value_parser = span_or_zero)]
+    #[arg(long, value_name = "SPAN", value_parser = parse_span_or_zero, allow_hyphen_values = true)]
     pub timeout: Option<Duration>,
 
     /// Start a processor in the background if none is at work on the service; it ends when nothing is left to run

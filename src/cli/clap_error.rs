@@ -3,7 +3,6 @@
 use std::ffi::OsString;
 use std::num::IntErrorKind;
 use std::process::ExitCode;
-use std::time::Duration;
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::error::{ContextKind, ContextValue, ErrorKind};
@@ -11,7 +10,6 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 use super::output::{command_line, is_broken_pipe};
 use super::{exit, session, stdio};
 use crate::domain::suggest::nearest;
-use crate::domain::time::parse_span;
 use crate::error::Error;
 
 /// The words that were typed after the name of the program, for the command line that `root` describes.
@@ -288,14 +286,6 @@ pub fn parse_count(text: &str) -> Result<u64, String> {
     whole_number(text, "a number of calls", 1).map(i64::unsigned_abs)
 }
 
-/// Parses a span, or 0, which has no unit.
-///
-/// # Errors
-/// As [`parse_span`].
-pub fn span_or_zero(text: &str) -> Result<Duration, Error> {
-    if text == "0" { Ok(Duration::ZERO) } else { parse_span(text) }
-}
-
 /// Parses a number that is at least `least`; `what` names it in errors.
 ///
 /// # Errors
@@ -308,5 +298,27 @@ pub fn whole_number(text: &str, what: &str, least: i64) -> Result<i64, String> {
         }
         // A negative number is accepted if the error is then about a thing that does not exist.
         _ => Err(format!("{what} is a whole number from {}", if least < 0 { 1 } else { least })),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::super::Cli;
+
+    /// Without this, clap takes a negative span for an option that does not exist.
+    #[test]
+    fn an_option_that_takes_a_span_takes_a_negative_one_and_refuses_it_itself() {
+        let mut found = 0;
+        for page in super::super::reference::pages(Cli::command()) {
+            for option in page.get_arguments() {
+                let takes_span =
+                    option.get_value_names().unwrap_or_default().iter().any(|name| name.starts_with("SPAN"));
+                found += usize::from(takes_span);
+                assert!(!takes_span || option.is_allow_hyphen_values_set(), "{} {option}", page.get_name());
+            }
+        }
+        assert!(found > 20, "{found}");
     }
 }

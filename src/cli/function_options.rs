@@ -38,7 +38,7 @@ pub struct DefinitionOptions {
     #[arg(long)]
     merge: bool,
     /// How long one run may take, as in 90s or 1h30m
-    #[arg(long, value_name = "SPAN", value_parser = parse_span)]
+    #[arg(long, value_name = "SPAN", value_parser = parse_span, allow_hyphen_values = true)]
     timeout: Option<Duration>,
     /// The lane of calls that name none; {principal} in it stands for the principal of the call
     #[arg(long, value_name = "LANE")]
@@ -62,7 +62,7 @@ struct WorkerOptions {
     #[arg(long, value_name = "N", value_parser = parse_count, allow_negative_numbers = true)]
     calls_per_worker: Option<u64>,
     /// End a worker that has been idle for this long [default: 1m]
-    #[arg(long, value_name = "SPAN", value_parser = parse_span)]
+    #[arg(long, value_name = "SPAN", value_parser = parse_span, allow_hyphen_values = true)]
     idle: Option<Duration>,
     /// End a worker that uses this much more memory than at its start, as in 500M
     #[arg(long, value_name = "SIZE", value_parser = parse_size)]
@@ -83,7 +83,7 @@ struct RetryOptions {
     #[arg(long, value_name = "N", value_parser = parse_retries, allow_negative_numbers = true)]
     retries: Option<u32>,
     /// How long to pause before each retry: `1m`, `15s..1h` (twice as long each time), or `1m,10m,1h` [default: 15s..1h]
-    #[arg(long, value_name = "SPANS", value_parser = Backoff::parse)]
+    #[arg(long, value_name = "SPANS", value_parser = Backoff::parse, allow_hyphen_values = true)]
     backoff: Option<Backoff>,
     /// Which failures to retry: exit codes, as in 1,64-78, and exit, error, signal, timeout, conflict, cannot-run, bad-result or
     /// any [default: exit,error,signal,timeout,conflict]

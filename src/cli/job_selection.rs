@@ -34,7 +34,7 @@ pub struct Filter {
     #[arg(long, value_name = "NAME=VALUE")]
     meta: Vec<String>,
     /// Only jobs that ended this long ago or earlier, as in 7d; for jobs that have not ended, when they were enqueued counts
-    #[arg(long, value_name = "SPAN", value_parser = parse_span)]
+    #[arg(long, value_name = "SPAN", value_parser = parse_span, allow_hyphen_values = true)]
     older_than: Option<Duration>,
 }
 

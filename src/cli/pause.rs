@@ -7,7 +7,7 @@ use clap::Args;
 use super::exit;
 use super::session::Session;
 use crate::domain::pause::Pause;
-use crate::domain::time::parse_span;
+use crate::domain::time::parse_span_or_zero;
 use crate::error::{Error, Kind};
 
 /// Run no calls at all, but accept new ones, until `asyncq resume`
@@ -22,7 +22,7 @@ pub struct PauseAll {
     #[arg(long)]
     wait: bool,
     /// With --wait: give up after this time, with exit code 75; the pause stays
-    #[arg(long, value_name = "SPAN", value_parser = parse_span, requires = "wait", allow_hyphen_values = true)]
+    #[arg(long, value_name = "SPAN", value_parser = parse_span_or_zero, requires = "wait", allow_hyphen_values = true)]
     timeout: Option<Duration>,
 }
 

@@ -11,7 +11,7 @@ use super::drain_view::{print_end, show_progress};
 use super::output::{count, list, text};
 use super::service_options::ServiceOptions;
 use super::session::{Session, print_info};
-use super::{clap_error::parse_count, clap_error::span_or_zero, exit, stdio};
+use super::{clap_error::parse_count, exit, stdio};
 use crate::commands::process::{self, ProcessRequest, Processed};
 use crate::domain::attempt::Failure;
 use crate::domain::console::Console;
@@ -20,7 +20,7 @@ use crate::domain::job::{Claim, JobId, State};
 use crate::domain::pause::{Pause, Paused};
 use crate::domain::processor::{ProcessOptions, Processor};
 use crate::domain::tick::{Shift, TickTrouble};
-use crate::domain::time::{parse_span, show_span, write_span};
+use crate::domain::time::{parse_span, parse_span_or_zero, show_span, write_span};
 use crate::error::reason;
 use crate::system::user::user_name;
 
@@ -40,7 +40,7 @@ pub struct Process {
     max_jobs: Option<u64>,
 
     /// Start no new call after this time, as in 50s
-    #[arg(long, value_name = "SPAN", value_parser = parse_span)]
+    #[arg(long, value_name = "SPAN", value_parser = parse_span, allow_hyphen_values = true)]
     max_time: Option<Duration>,
 
     /// When nothing is left to do, wait for calls that come due within this time
@@ -63,7 +63,7 @@ pub struct Process {
     ///
     /// 0 ends them at once. Without it, they have all the time they need. Set it at least 15 seconds below the time after which
     /// systemd or a container kills asyncq, because a function that ignores SIGTERM gets 10 more seconds.
-    #[arg(long, value_name = "SPAN", value_parser = span_or_zero, allow_hyphen_values = true)]
+    #[arg(long, value_name = "SPAN", value_parser = parse_span_or_zero, allow_hyphen_values = true)]
     grace: Option<Duration>,
 
     /// Begin each line that a function prints with its job and its function, as in `12 thumbnail | done`

@@ -7,12 +7,14 @@ use super::call_args::RequestOptions;
 use super::console::console;
 use super::enqueue::{print_end, print_number};
 use super::session::{Session, now};
-use super::{clap_error::span_or_zero, exit, explain};
+use super::{exit, explain};
 use crate::commands::call::StartWith;
 use crate::commands::enqueue::Made;
 use crate::commands::run::{FUNCTION, SERVICE, ShellCommand};
 use crate::domain::new_job::Enqueued;
 use crate::domain::service::ServiceName;
+use crate::domain::time::parse_span_or_zero;
+use crate::error::{Error, Kind};
 
 /// Run a command later, in the current folder, and print the number of its job
 ///
@@ -38,7 +40,7 @@ pub struct RunLater {
     wait: bool,
 
     /// With --wait: how long to wait at most, as in 90s or 1h30m [default: as long as it takes]
-    #[arg(long, value_name = "SPAN", value_parser = span_or_zero, requires = "wait")]
+    #[arg(long, value_name = "SPAN", value_parser = parse_span_or_zero, allow_hyphen_values = true, requires = "wait")]
     timeout: Option<std::time::Duration>,
 
     /// Give the command an environment variable, with this value or its current one; may be repeated
@@ -46,7 +48,7 @@ pub struct RunLater {
     env: Vec<String>,
 
     /// A script for `sh` instead of a command
-    #[arg(short = 'c', value_name = "SCRIPT", conflicts_with = "command", allow_hyphen_values = true)]
+    #[arg(short = 'c', value_name = "SCRIPT", value_parser = parse_script, conflicts_with = "command", allow_hyphen_values = true)]
     script: Option<String>,
 
     #[command(flatten)]
@@ -55,6 +57,15 @@ pub struct RunLater {
     /// The program and its arguments
     #[arg(value_name = "CMD", trailing_var_arg = true, allow_hyphen_values = true, required_unless_present = "script")]
     command: Vec<String>,
+}
+
+fn parse_script(text: &str) -> Result<String, Error> {
+    if text.trim().is_empty() {
+        return Err(
+            Error::new(Kind::Usage, "it is empty").with_hint("give a script, as in `asyncq run -c './fetch | sort'`")
+        );
+    }
+    Ok(text.to_owned())
 }
 
 impl RunLater {

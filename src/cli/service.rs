@@ -118,13 +118,21 @@ pub struct Keep(Option<Duration>);
 pub struct RateLimit(Option<Rate>);
 
 impl Limits {
-    fn change(&self) -> ServiceChange {
+    /// What they change.
+    ///
+    /// # Errors
+    /// [`Kind::Usage`] for the burst of no rate.
+    fn change(&self) -> Result<ServiceChange, Error> {
+        if let (Some(RateLimit(None)), Some(_)) = (self.rate, self.burst) {
+            return Err(Error::new(Kind::Usage, "`--burst` needs a rate, and `--rate none` sets none")
+                .with_hint("leave out `--burst`, or give a rate, as in `--rate 10/s`"));
+        }
         let burst = |rate: Rate| self.burst.map_or(rate, |burst| rate.with_burst(burst.get()));
         let rate = self.rate.map(|RateLimit(rate)| rate.map(burst));
         let (concurrency, lane_width, hooks) = (self.concurrency, self.lane_width, self.hooks.change());
         let [ended, errors] = [self.keep, self.keep_errors].map(|keep| keep.map(|Keep(span)| span));
         let retention = RetentionChange { ended, errors };
-        ServiceChange { concurrency, lane_width, hooks, rate, retention, ..ServiceChange::default() }
+        Ok(ServiceChange { concurrency, lane_width, hooks, rate, retention, ..ServiceChange::default() })
     }
 }
 
@@ -156,7 +164,8 @@ impl Service {
         match self {
             Service::Add { name, limits } => {
                 let name = ServiceName::parse(&name)?;
-                let added = session.open_or_create()?.add_service(&name, &limits.change())?;
+                let wanted = limits.change()?;
+                let added = session.open_or_create()?.add_service(&name, &wanted)?;
                 session.verbose(&match added {
                     Added::New => format!("added service `{name}`"),
                     Added::Same => format!("service `{name}` already exists"),
@@ -174,7 +183,7 @@ impl Service {
                 format.print_one(&ServiceView(&service), || show(&service))?;
             }
             Service::Set { name, limits, no_hooks } => {
-                let mut wanted = limits.change();
+                let mut wanted = limits.change()?;
                 no_hooks.add_to(&mut wanted.hooks);
                 if wanted == ServiceChange::default() {
                     return Err(Error::new(Kind::Usage, "`asyncq service set` needs something to change")

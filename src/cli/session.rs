@@ -25,7 +25,7 @@ pub struct Global {
     db: Option<OsString>,
 
     /// How long to wait for a store that another process has locked [env: `ASYNCQ_LOCK_TIMEOUT`] [default: 30s]
-    #[arg(long, global = true, value_name = "SPAN", value_parser = parse_span)]
+    #[arg(long, global = true, value_name = "SPAN", value_parser = parse_span, allow_hyphen_values = true)]
     lock_timeout: Option<Duration>,
 
     /// Print only errors of asyncq itself to stderr, and nothing about calls that fail

@@ -42,7 +42,7 @@ pub struct Status {
     #[arg(long, conflicts_with_all = ["json", "watch"])]
     check: bool,
     /// With --check: how long a call may wait in the queue [default: 10m]
-    #[arg(long, value_name = "SPAN", value_parser = parse_span, requires = "check")]
+    #[arg(long, value_name = "SPAN", value_parser = parse_span, allow_hyphen_values = true, requires = "check")]
     max_age: Option<Duration>,
     /// With --check: how many jobs of a service may be in `error` [default: any number]
     #[arg(long, value_name = "N", value_parser = parse_errors, requires = "check", allow_negative_numbers = true)]

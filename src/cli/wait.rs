@@ -5,7 +5,6 @@ use std::time::Duration;
 use clap::Args;
 
 use super::call_options::jobs_of_stdin;
-use super::clap_error::span_or_zero;
 use super::explain;
 use super::job_selection::job_number;
 use super::output::text;
@@ -17,6 +16,7 @@ use crate::domain::attempt::Failure;
 use crate::domain::job::{JobId, State};
 use crate::domain::needs::{Needs, parse_jobs};
 use crate::domain::pattern::{ServicePattern, ServiceSelection};
+use crate::domain::time::parse_span_or_zero;
 use crate::error::{Error, Kind};
 
 /// Wait until jobs have ended
@@ -42,7 +42,7 @@ pub struct Wait {
     #[arg(long, conflicts_with = "service")]
     any: bool,
     /// How long to wait at most, as in 90s or 1h30m; 0 only looks [default: as long as it takes]
-    #[arg(long, value_name = "SPAN", value_parser = span_or_zero)]
+    #[arg(long, value_name = "SPAN", value_parser = parse_span_or_zero, allow_hyphen_values = true)]
     timeout: Option<Duration>,
 }
 

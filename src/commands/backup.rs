@@ -62,8 +62,14 @@ impl Queue {
             return Ok(BackedUp { path: to, bytes: copied.bytes, is_shared: copied.is_shared, removed: 0 });
         }
         let stem = self.stem()?;
-        let path = free_name(&to, &stem, request.now);
-        let copied = self.store.back_up(&path)?;
+        let (path, copied) = loop {
+            let path = free_name(&to, &stem, request.now);
+            match self.store.back_up(&path) {
+                // Another backup has taken the name meanwhile.
+                Err(error) if error.kind() == Kind::Denied && fs::symlink_metadata(&path).is_ok() => {}
+                made => break (path, made?),
+            }
+        };
         let removed = match request.keep {
             Some(keep) => remove_older(&to, &stem, (&path, keep))?,
             None => 0,

@@ -9,7 +9,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::text::escape_control;
-use super::time::{Timestamp, millis, parse_span, write_span};
+use super::time::{NO_SPAN, Timestamp, millis, parse_span, write_span};
 use crate::error::{Error, Kind, Result};
 
 /// The most calls that a rate may name, and that may start in a second.
@@ -50,7 +50,11 @@ impl Rate {
         let one = if span.starts_with(|first: char| first.is_ascii_alphabetic()) { "1" } else { "" };
         let span = match parse_span(&format!("{one}{span}")) {
             Ok(span) => span,
-            Err(error) => return refuse(format!("`{}` is not a span: {error}", escape_control(span))),
+            Err(error) => {
+                let why = error.to_string();
+                let why = if why == NO_SPAN { String::new() } else { format!(": {why}") };
+                return refuse(format!("`{}` is not a span{why}", escape_control(span)));
+            }
         };
         let tenth = u128::from(calls) * 100 / span.as_millis().max(1);
         let burst = u32::try_from(tenth).unwrap_or(u32::MAX).max(1);
@@ -253,9 +257,9 @@ mod tests {
             ("0/s", "`0` is not a number of calls from 1 to 1000000"),
             ("-1/s", "`-1` is not a number of calls from 1 to 1000000"),
             ("1.5/s", "`1.5` is not a number of calls from 1 to 1000000"),
-            ("10/", "`` is not a span: it is not a span"),
+            ("10/", "`` is not a span"),
             ("10/5", "`5` is not a span: the unit is missing"),
-            ("10/parsec", "`parsec` is not a span: it is not a span"),
+            ("10/parsec", "`parsec` is not a span"),
             ("10/0s", "`0s` is not a span: a span must be at least one millisecond"),
             ("1000000/ms", "it is faster than 1000000 calls a second"),
         ] {

@@ -9,6 +9,8 @@ use crate::error::{Error, Kind, Result};
 /// What [`parse_span`] says about a text that is not a span at all.
 pub(super) const NO_SPAN: &str = "it is not a span";
 
+const NEGATIVE: &str = "a span cannot be negative";
+
 /// A moment in milliseconds since 1970-01-01 UTC, the unit of every time in the store.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Timestamp(pub i64);
@@ -78,12 +80,30 @@ const LONGEST: Duration = Duration::from_secs(100 * 366 * 24 * 3600);
 /// [`Kind::Usage`] when `text` is not such a span, or is zero, or is longer than a hundred years; in words that can follow
 /// "`TEXT`: ".
 pub fn parse_span(text: &str) -> Result<Duration> {
+    match parse_span_or_zero(text)? {
+        Duration::ZERO => Err(too_short()),
+        span => Ok(span),
+    }
+}
+
+fn too_short() -> Error {
+    Error::new(Kind::Usage, "a span must be at least one millisecond").with_hint("the shortest span is `1ms`")
+}
+
+/// Parses a span, or no time at all: `0`, which needs no unit.
+///
+/// # Errors
+/// As [`parse_span`], but for zero.
+pub fn parse_span_or_zero(text: &str) -> Result<Duration> {
     let refuse = |message: &str, hint: &str| Err(Error::new(Kind::Usage, message).with_hint(hint));
     let example = "a span is a number with its unit, as in `90s`, `10m` or `1h30m`";
     let too_long = "the longest span is a hundred years, `36600d`";
     let text = text.trim();
-    if text.parse::<f64>().is_ok_and(f64::is_finite) {
-        return refuse("the unit is missing", example);
+    match text.parse::<f64>() {
+        _ if text == "0" => return Ok(Duration::ZERO),
+        Ok(number) if number.is_finite() && number < 0.0 => return refuse(NEGATIVE, example),
+        Ok(number) if number.is_finite() => return refuse("the unit is missing", example),
+        _ => {}
     }
     let span: jiff::Span = match text.parse::<jiff::Span>() {
         Ok(span) => span,
@@ -91,15 +111,13 @@ pub fn parse_span(text: &str) -> Result<Duration> {
         Err(_) => return refuse(NO_SPAN, example),
     };
     if span.is_negative() {
-        return refuse("a span cannot be negative", example);
+        return refuse(NEGATIVE, example);
     }
     let Ok(exact) = span.to_duration(jiff::SpanRelativeTo::days_are_24_hours()) else {
         return refuse("months and years have no fixed length", "write days, as in `30d`");
     };
     match exact.unsigned_abs() {
-        exact if exact < Duration::from_millis(1) => {
-            refuse("a span must be at least one millisecond", "leave it out if you want none")
-        }
+        exact if !exact.is_zero() && exact < Duration::from_millis(1) => Err(too_short()),
         exact if exact > LONGEST => refuse("it is too long", too_long),
         exact => Ok(exact),
     }
@@ -150,11 +168,12 @@ mod tests {
     #[test]
     fn what_is_not_a_span_is_refused() {
         let example = "a span is a number with its unit, as in `90s`, `10m` or `1h30m`";
-        let none = "leave it out if you want none";
+        let none = "the shortest span is `1ms`";
         let (days, longest) = ("write days, as in `30d`", "the longest span is a hundred years, `36600d`");
         for (text, message, hint) in [
+            ("0", "a span must be at least one millisecond", none),
             ("90", "the unit is missing", example),
-            ("-90", "the unit is missing", example),
+            ("-90", "a span cannot be negative", example),
             ("", "it is not a span", example),
             ("5 parsecs", "it is not a span", example),
             ("inf", "it is not a span", example),
@@ -174,6 +193,12 @@ mod tests {
             assert_eq!((error.to_string().as_str(), error.hint()), (message, Some(hint)), "{text}");
         }
         assert_eq!(parse_span("36600d").unwrap(), LONGEST);
+        for zero in ["0", "0s", " 0h0m ", "-0s"] {
+            assert_eq!(parse_span_or_zero(zero).unwrap(), Duration::ZERO, "{zero}");
+        }
+        for text in ["999us", "-5s", "1"] {
+            assert!(parse_span_or_zero(text).is_err(), "{text}");
+        }
     }
 
     #[test]

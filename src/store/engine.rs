@@ -338,6 +338,21 @@ pub(super) fn damaged(what: &str) -> Error {
     Error::new(Kind::Invalid, format!("the store is damaged: {what}"))
 }
 
+/// The error of a store that is a copy of a backup, in words about the backup: the store itself is as it was.
+pub(super) fn of_backup(from: &Path, error: Error) -> Error {
+    if error.kind() != Kind::Invalid {
+        return error;
+    }
+    let what = error.to_string();
+    damaged_backup(from, what.strip_prefix("the store is damaged: ").unwrap_or(&what))
+}
+
+/// The error for a backup in which damage was found.
+pub(super) fn damaged_backup(from: &Path, what: &str) -> Error {
+    Error::new(Kind::Invalid, format!("the backup `{}` is damaged: {what}", from.display()))
+        .with_hint("nothing was changed; restore another backup")
+}
+
 /// Refuses a store in which damage was found.
 pub(super) fn no_fault(found: Option<String>) -> Result<()> {
     found.map_or(Ok(()), |fault| Err(damaged(&fault)))

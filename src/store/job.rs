@@ -146,10 +146,8 @@ impl Store {
                     let hint = format!("`asyncq job retry {id}` queues it again, and then you can set it");
                     Err(refuse(&format!("is {}", job.state)).with_hint(hint))
                 }
-                Phase::Ended => {
-                    Err(refuse(&format!("is {}", job.state))
-                        .with_hint("enqueue the call once more to run it once more"))
-                }
+                Phase::Ended => Err(refuse(&format!("is {}", job.state))
+                    .with_hint(format!("`asyncq job rerun {id}` makes the call once more"))),
             }
         })
     }

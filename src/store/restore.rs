@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::engine::{Mode, Patience, Value};
+use super::engine::{Mode, Patience, Value, of_backup};
 use super::schema::SchemaFound;
 use super::sqlite::copy::copy_in;
 use super::sqlite::{Draft, Swap};
@@ -79,13 +79,10 @@ impl Restoration {
         ((jobs, processors), present): ((i64, i64), Option<&mut Store>),
     ) -> Result<Restoration> {
         let draft = copy_in(from, swap.path())?;
-        let mut store = Store::open(&Location::File(draft.path().to_owned()), patience)?;
+        let of_backup = |error| of_backup(from, error);
+        let mut store = Store::open(&Location::File(draft.path().to_owned()), patience).map_err(of_backup)?;
         store.is_a_backup(from)?;
-        store.check().map_err(|error| match error.kind() {
-            Kind::Invalid => Error::new(Kind::Invalid, format!("the backup `{}` is damaged: {error}", from.display()))
-                .with_hint("nothing was changed; restore another backup"),
-            _ => error,
-        })?;
+        store.check().map_err(of_backup)?;
         // A damaged store may not say; and nothing depends on it.
         let (mut again, mut lost, mut pause) = (0, 0, None);
         if let Some(present) = present {
@@ -93,9 +90,9 @@ impl Restoration {
             lost = present.unended_without(&mut store, JobId(jobs)).unwrap_or(0);
             pause = present.pause().unwrap_or_default();
         }
-        let is_shared = store.has_company()?;
-        let put_back = store.put_back_all()?;
-        store.number_after(jobs, processors)?;
+        let is_shared = store.has_company().map_err(of_backup)?;
+        let put_back = store.put_back_all().map_err(of_backup)?;
+        store.number_after(jobs, processors).map_err(of_backup)?;
         if pause.is_some() {
             store.set_pause(pause.as_ref())?;
         }
@@ -117,10 +114,11 @@ impl Store {
     /// Refuses a database without a store, and a newer one.
     fn is_a_backup(&mut self, from: &Path) -> Result<()> {
         let mut found = SchemaFound::Nothing;
-        self.engine.transact(Mode::Read, &mut |tx| {
+        let looked = self.engine.transact(Mode::Read, &mut |tx| {
             found = tx.found();
             Ok(())
-        })?;
+        });
+        looked.map_err(|error| of_backup(from, error))?;
         let from = from.display();
         match found {
             SchemaFound::Nothing => Err(Error::new(Kind::Invalid, format!("`{from}` holds no store of asyncq"))

@@ -172,6 +172,24 @@ fn in_a_folder_the_newest_stay_and_what_is_not_a_backup() {
 }
 
 #[test]
+fn backups_of_one_second_get_names_of_their_own() {
+    let place = place();
+    place.stdout("mkdir folder; date +%s > began");
+    let slow = place.start("env 'ASYNCQ_FAILPOINT=backup pages checked=stop' asyncq backup folder");
+    wait_until("it has chosen its name", || is_stopped(slow.0.id()));
+    // Another backup has the name that it has chosen.
+    place.stdout(
+        "for at in $(seq $(cat began) $(date +%s)); do touch folder/q-$(date -u -d @$at +%Y%m%dT%H%M%SZ).db; done",
+    );
+    let others = names(&place, "folder").len() - 1;
+    slow.signal("CONT");
+    let made = slow.wait();
+    assert!(made.status.success(), "{made:?}");
+    assert_eq!(names(&place, "folder").len(), others + 1);
+    place.session("$ asyncq --db $(find folder -type f -size +0) job list --json | grep -c queued\n1");
+}
+
+#[test]
 fn what_a_killed_backup_leaves_is_removed_by_the_next_one() {
     let place = place();
     for step in ["backup draft made", "backup pages copied", "backup pages checked", "backup synced"] {

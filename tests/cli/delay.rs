@@ -226,6 +226,88 @@ fn a_machine_without_time_zones_knows_them_all_and_is_in_utc() {
     ));
 }
 
+/// Wherever an option takes a span.
+#[test]
+fn no_option_takes_a_span_that_is_negative() {
+    let place = place();
+    for (command, option) in [
+        ("call events mail", "--timeout"),
+        ("wait 1", "--timeout"),
+        ("run --wait -c true", "--timeout"),
+        ("pause --wait", "--timeout"),
+        ("status --check", "--max-age"),
+        ("function set events mail", "--timeout"),
+        ("function set events mail", "--idle"),
+        ("function set events mail", "--backoff"),
+        ("job clean", "--older-than"),
+        ("process", "--max-time"),
+        ("process", "--grace"),
+        ("job list", "--lock-timeout"),
+    ] {
+        for text in ["-1", "-5s", "-1.5"] {
+            place.session(&format!(
+                "
+                $ asyncq {command} {option} {text}
+                ! error: `{option}` cannot be `{text}`: a span cannot be negative
+                ! hint: a span is a number with its unit, as in `90s`, `10m` or `1h30m`
+                ? 2
+                "
+            ));
+        }
+    }
+    place.session(
+        "
+        $ asyncq function add events new --timeout -1 -- true
+        ! error: `--timeout` cannot be `-1`: a span cannot be negative
+        ! hint: a span is a number with its unit, as in `90s`, `10m` or `1h30m`
+        ? 2
+        ",
+    );
+}
+
+/// An option that takes `0` takes it with a unit, too.
+#[test]
+fn no_time_at_all_may_have_a_unit() {
+    let place = place();
+    for zero in ["0", "0s", "0m"] {
+        place.session(&format!(
+            "
+            $ asyncq -q call events mail --in 1h --timeout {zero}
+            ! error: job [..] has not ended in time: it is [..]
+            ! hint: [..]
+            ? 75
+            $ asyncq wait 1 --timeout {zero}
+            ! error: job 1 has not ended yet: it is [..]
+            ! hint: [..]
+            ? 75
+            $ asyncq -q run --in 1h --wait --timeout {zero} -c true
+            ! error: job [..] has not ended in time: it is [..]
+            ! hint: [..]
+            ? 75
+            $ asyncq pause --wait --timeout {zero}; asyncq resume
+            $ asyncq process --grace {zero}
+            "
+        ));
+    }
+    let shortest = "the shortest span is `1ms`";
+    for (command, option, hint) in [
+        ("schedule add s --every 1h events mail", "--within", shortest),
+        ("function set events mail", "--backoff", shortest),
+        ("function set events mail", "--timeout", shortest),
+        ("process", "--max-time", shortest),
+        ("service set events", "--keep", "write `forever`, or a span as in `30d`"),
+    ] {
+        place.session(&format!(
+            "
+            $ asyncq {command} {option} 0s
+            ! error: `{option}` cannot be `0s`: a span must be at least one millisecond
+            ! hint: {hint}
+            ? 2
+            "
+        ));
+    }
+}
+
 #[test]
 fn what_is_not_a_span_is_refused() {
     let place = place();
@@ -233,7 +315,7 @@ fn what_is_not_a_span_is_refused() {
     for (text, why, hint) in [
         ("90", "the unit is missing", example),
         ("-10m", "a span cannot be negative", example),
-        ("0s", "a span must be at least one millisecond", "leave it out if you want none"),
+        ("0s", "a span must be at least one millisecond", "the shortest span is `1ms`"),
         ("1000y", "months and years have no fixed length", "write days, as in `30d`"),
         ("365250d", "it is too long", "the longest span is a hundred years, `36600d`"),
         ("soon", "it is not a span", example),

@@ -129,7 +129,7 @@ fn what_cannot_be_the_time_when_a_call_expires() {
             "`--expires` cannot be `-5m`: a span cannot be negative",
             "a span is a number with its unit, as in `90s`, `10m` or `1h30m`",
         ),
-        ("0s", "`--expires` cannot be `0s`: a span must be at least one millisecond", "leave it out if you want none"),
+        ("0s", "`--expires` cannot be `0s`: a span must be at least one millisecond", "the shortest span is `1ms`"),
         ("1000y", "`--expires` cannot be `1000y`: months and years have no fixed length", "write days, as in `30d`"),
         (
             "soon",
@@ -157,7 +157,7 @@ fn what_cannot_be_the_time_when_a_call_expires() {
         ? 65
         $ echo '{"service":"events","function":"say","expires":"0s"}' | asyncq enqueue --batch -
         ! error: line 1: `expires` is `0s`: a span must be at least one millisecond; nothing was enqueued
-        ! hint: leave it out if you want none
+        ! hint: the shortest span is `1ms`
         ? 65
         $ echo '{"service":"events","function":"say","expires":"2036-07-01T00:00:00Z"}' | asyncq enqueue --batch -
         1
@@ -311,6 +311,8 @@ fn what_cannot_be_a_rate() {
         ("10", "the span is missing"),
         ("/s", "the number of calls is missing"),
         ("-1/s", "`-1` is not a number of calls from 1 to 1000000"),
+        ("10/fortnight", "`fortnight` is not a span"),
+        ("10/-5s", "`-5s` is not a span: a span cannot be negative"),
         ("10/0s", "`0s` is not a span: a span must be at least one millisecond"),
     ] {
         place.session(&format!(
@@ -322,6 +324,14 @@ fn what_cannot_be_a_rate() {
         $ asyncq service set events --burst 3
         ! error: `--burst` needs `--rate`
         ! hint: `asyncq service set --help` shows how
+        ? 2
+        $ asyncq service set events --rate none --burst 3
+        ! error: `--burst` needs a rate, and `--rate none` sets none
+        ! hint: leave out `--burst`, or give a rate, as in `--rate 10/s`
+        ? 2
+        $ asyncq service add new --burst 3 --rate none
+        ! error: `--burst` needs a rate, and `--rate none` sets none
+        ! hint: leave out `--burst`, or give a rate, as in `--rate 10/s`
         ? 2
         $ asyncq service set events --rate 10/s --burst 0
         ! error: `--burst` cannot be `0`: it is a whole number from 1 to 1000000

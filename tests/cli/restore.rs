@@ -167,21 +167,28 @@ fn what_is_no_backup_is_refused_and_the_store_stays() {
     damaged[half..].fill(0xa5);
     fs::write(place.at("damaged.db"), &damaged).unwrap();
     fs::write(place.at("cut.db"), &bytes[..half / 4096 * 4096]).unwrap();
+    fs::write(place.at("begin.db"), &bytes[..20_000]).unwrap();
+    fs::write(place.at("head.db"), &bytes[..100]).unwrap();
     fs::write(place.at("hot.db"), &bytes).unwrap();
     place.write("hot.db-journal", "a journal");
     let (before, store) = (names(&place, "."), fs::metadata(place.at("q.db")).unwrap().ino());
-    for (file, error, code) in [
-        ("none.db", "cannot read the backup `[..]/none.db`: No such file or directory", 66),
-        ("folder", "`[..]/folder` is not a file", 65),
-        ("empty.db", "`[..]/empty.db` is empty", 65),
-        ("text.db", "`[..]/text.db` is not a SQLite database", 65),
-        ("damaged.db", "[..]damaged[..]", 65),
-        ("cut.db", "[..]damaged[..]", 65),
-        ("hot.db", "`[..]/hot.db` is in the middle of a change, which `[..]/hot.db-journal` would undo", 65),
-        ("q.db", "`[..]/q.db` is the store itself", 77),
-        ("link.db", "`[..]/link.db` is the store itself", 77),
+    let name = "name a file that `asyncq backup` has made";
+    let another = "nothing was changed; restore another backup";
+    let first = "make a backup of it first: `asyncq --db '/[..]/hot.db' backup FILE`";
+    for (file, error, hint, code) in [
+        ("none.db", "cannot read the backup `[..]/none.db`: No such file or directory", name, 66),
+        ("folder", "`[..]/folder` is not a file", name, 65),
+        ("empty.db", "`[..]/empty.db` is empty", name, 65),
+        ("text.db", "`[..]/text.db` is not a SQLite database", name, 65),
+        ("damaged.db", "the backup `[..]/damaged.db` is damaged: database disk image is malformed", another, 65),
+        ("cut.db", "the backup `[..]/cut.db` is damaged: database disk image is malformed", another, 65),
+        ("begin.db", "the backup `[..]/begin.db` is damaged: database disk image is malformed", another, 65),
+        ("head.db", "the backup `[..]/head.db` is damaged: database disk image is malformed", another, 65),
+        ("hot.db", "`[..]/hot.db` is in the middle of a change, which `[..]/hot.db-journal` would undo", first, 65),
+        ("q.db", "`[..]/q.db` is the store itself", name, 77),
+        ("link.db", "`[..]/link.db` is the store itself", name, 77),
     ] {
-        place.session(&format!("$ asyncq restore {file}\n! error: {error}\n! hint: [..]\n? {code}\n"));
+        place.session(&format!("$ asyncq restore {file}\n! error: {error}\n! hint: {hint}\n? {code}\n"));
     }
     assert_eq!((names(&place, "."), fs::metadata(place.at("q.db")).unwrap().ino()), (before, store));
     place.session(

@@ -81,6 +81,18 @@ fn what_cannot_be_run_is_refused_and_makes_nothing() {
         ! error: `asyncq run` needs `CMD`
         ! hint: [..]
         ? 2
+        $ asyncq run -c ''
+        ! error: `-c` cannot be ``: it is empty
+        ! hint: give a script, as in `asyncq run -c './fetch | sort'`
+        ? 2
+        $ asyncq run -c ' '
+        ! error: `-c` cannot be ` `: it is empty
+        ! hint: give a script, as in `asyncq run -c './fetch | sort'`
+        ? 2
+        $ asyncq run ''
+        ! error: a program needs a name
+        ! hint: name a program, then its first arguments, as in `-- /usr/bin/python3 job.py`
+        ? 2
         $ asyncq run no-such-program
         ! error: there is no program `no-such-program` in `$PATH`
         ! hint: [..]

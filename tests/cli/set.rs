@@ -143,7 +143,7 @@ fn what_cannot_be_set() {
         ? 1
         $ asyncq job set 1 --at now
         ! error: job 1 is completed, so it cannot be set
-        ! hint: enqueue the call once more to run it once more
+        ! hint: `asyncq job rerun 1` makes the call once more
         ? 77
         $ asyncq job set 2 --at now
         ! error: job 2 is error, so it cannot be set

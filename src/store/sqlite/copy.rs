@@ -20,11 +20,15 @@ use super::swap::cannot_restore;
 use super::tx::SqliteTx;
 use crate::error::{Error, Kind, Result, reason};
 use crate::failpoint::reached;
+use crate::store::engine::{damaged_backup, of_backup};
 use crate::store::schema::Copied;
 
 /// How many pages to copy before the disk gets them. A commit of others may have to wait until the disk has all that was written
 /// before.
 const STEP: i32 = 1024;
+
+/// The way out when a file is no backup.
+const NAME_A_BACKUP: &str = "name a file that `asyncq backup` has made";
 
 /// Endings of names that SQLite or asyncq gives to files and folders next to a database.
 const TAKEN: [&str; 2] = ["-asyncq", "-restore"];
@@ -122,7 +126,12 @@ pub(in crate::store) fn copy_in(from: &Path, store: &Path) -> Result<Draft> {
     let draft = Draft::make(folder).map_err(fail)?;
     let file = without_links(from);
     let has_wal = fs::metadata(with_suffix(&file, "-wal")).is_ok_and(|wal| wal.len() > 0);
-    let unreadable = |error: rusqlite::Error| explain(from, error);
+    let unreadable = |error: rusqlite::Error| match error.sqlite_error_code() {
+        Some(ErrorCode::NotADatabase) => {
+            Error::new(Kind::Invalid, format!("`{}` is not a SQLite database", from.display())).with_hint(NAME_A_BACKUP)
+        }
+        _ => of_backup(from, explain(from, error)),
+    };
     let source = if has_wal {
         Connection::open_with_flags(&file, OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX)
     } else {
@@ -139,8 +148,7 @@ pub(in crate::store) fn copy_in(from: &Path, store: &Path) -> Result<Draft> {
     let damage = first_damage(draft.path()).map_err(unreadable)?;
     match damage {
         None => Ok(draft),
-        Some(damage) => Err(Error::new(Kind::Invalid, format!("the backup `{}` is damaged: {damage}", from.display()))
-            .with_hint("nothing was changed; restore another backup")),
+        Some(damage) => Err(damaged_backup(from, &damage)),
     }
 }
 
@@ -150,22 +158,19 @@ fn refuse_source(from: &Path, store: &Path) -> Result<()> {
     let meta = match fs::metadata(from) {
         Ok(meta) if meta.is_file() => meta,
         Ok(_) => {
-            return Err(Error::new(Kind::Invalid, format!("`{show}` is not a file"))
-                .with_hint("name a file that `asyncq backup` has made"));
+            return Err(Error::new(Kind::Invalid, format!("`{show}` is not a file")).with_hint(NAME_A_BACKUP));
         }
         Err(error) => {
             let kind = if error.kind() == ErrorKind::NotFound { Kind::NotFound } else { Kind::Denied };
             return Err(Error::new(kind, format!("cannot read the backup `{show}`: {}", reason(&error)))
-                .with_hint("name a file that `asyncq backup` has made"));
+                .with_hint(NAME_A_BACKUP));
         }
     };
     if fs::metadata(store).is_ok_and(|store| (store.dev(), store.ino()) == (meta.dev(), meta.ino())) {
-        return Err(Error::new(Kind::Denied, format!("`{show}` is the store itself"))
-            .with_hint("name a file that `asyncq backup` has made"));
+        return Err(Error::new(Kind::Denied, format!("`{show}` is the store itself")).with_hint(NAME_A_BACKUP));
     }
     if meta.len() == 0 {
-        return Err(Error::new(Kind::Invalid, format!("`{show}` is empty"))
-            .with_hint("name a file that `asyncq backup` has made"));
+        return Err(Error::new(Kind::Invalid, format!("`{show}` is empty")).with_hint(NAME_A_BACKUP));
     }
     let journal = with_suffix(&without_links(from), "-journal");
     if fs::metadata(&journal).is_ok_and(|journal| journal.len() > 0) {
