@@ -27,7 +27,7 @@ const FIRST_WORD: Duration = Duration::from_millis(500);
 const LAST_WORD: Duration = Duration::from_secs(60);
 
 /// How often to check whether to start a processor.
-const LOOK_FOR_PROCESSOR: Duration = Duration::from_millis(400);
+const LOOK_FOR_PROCESSOR: Duration = Duration::from_secs(1);
 
 /// A call to wait for.
 pub struct AwaitedCall<'a> {

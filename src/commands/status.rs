@@ -19,6 +19,10 @@ const OVERDUE: Duration = Duration::from_secs(60);
 const SOONEST: Duration = Duration::from_millis(200);
 const LATEST: Duration = Duration::from_secs(10);
 
+/// The time between two updates is at least this many times the one that the first of them took, so that watching a busy store takes
+/// little from those who work in it.
+const REST: u32 = 100;
+
 impl Queue {
     /// An overview of these services, or of all if none is named. A pattern may match no service.
     ///
@@ -103,9 +107,11 @@ impl Queue {
         let mut lookout = Lookout::of(&mut self.store)?;
         loop {
             let began = Instant::now();
-            show(&self.overview(services, false)?)?;
+            let overview = self.overview(services, false)?;
+            let soonest = SOONEST.max(began.elapsed() * REST).min(LATEST);
+            show(&overview)?;
             lookout.sleep(&mut self.store, Some(began + LATEST), None)?;
-            std::thread::sleep(SOONEST.saturating_sub(began.elapsed()));
+            std::thread::sleep(soonest.saturating_sub(began.elapsed()));
         }
     }
 }
