@@ -78,7 +78,8 @@ fn all(found: Examination) -> Vec<Diagnosis> {
     let now = now();
     let troubles = found.troubles.iter().map(|trouble| {
         let health = if matches!(trouble, Finding::Broken(..)) { Health::Fault } else { Health::Warning };
-        Diagnosis { check: "calls", health, message: status::sentence(trouble, now), hint: None }
+        let (message, hint) = status::describe(trouble, now);
+        Diagnosis { check: "calls", health, message, hint }
     });
     let troubles: Vec<Diagnosis> = troubles.collect();
     found.results.into_iter().chain(troubles).collect()

@@ -1,6 +1,7 @@
 //! `asyncq explain`.
 
 use std::borrow::Cow;
+use std::path::Path;
 
 use clap::Args;
 use serde::Serialize;
@@ -14,10 +15,11 @@ use super::{exit, process, stdio};
 use crate::commands::explain::Explanation;
 use crate::domain::attempt::Ending;
 use crate::domain::event::Barrier;
+use crate::domain::flaw::Remedy;
 use crate::domain::job::{Job, JobId};
 use crate::domain::needs::Blockers;
 use crate::domain::reason::{
-    Absence, CurrentAttempt, LanePosition, MOST, NotRetried, QueueAhead, Reason, RunningJob, TakenSlots, Tried,
+    Absence, CurrentAttempt, LanePosition, MOST, NotRetried, QueueAhead, Reason, Revival, RunningJob, TakenSlots, Tried,
 };
 use crate::domain::text::escape_control;
 use crate::domain::time::{Timestamp, show_span};
@@ -195,8 +197,8 @@ pub fn describe(job: &Job, reason: &Reason, now: Timestamp) -> (String, Option<C
             let what = format!("the disk of the store is full ({free} bytes are free), so no call can start");
             (what, "df -h".to_owned())
         }
-        Reason::WillFail(why) => {
-            (format!("it will fail: {why}"), format!("asyncq function set {service} {} -- PROGRAM", job.call.function))
+        Reason::WillFail(flaw) => {
+            (format!("it will fail: {}", flaw.what), remedy((service, &job.call.function), &flaw.remedy))
         }
         Reason::WillExpire(moment) => {
             let what = format!("it is cancelled if no attempt has begun at {}", at(*moment));
@@ -212,9 +214,11 @@ pub fn describe(job: &Job, reason: &Reason, now: Timestamp) -> (String, Option<C
             let took = took.map(|(start, end)| format!(" after {}", show_span(end.since(start)))).unwrap_or_default();
             (format!("attempt {attempt} completed{took}"), format!("asyncq job result {id}"))
         }
-        Reason::Failed(failure, why) => return failed(id, &failure.message, *why),
-        Reason::Cancelled(None) => ("a client cancelled it by SQL".to_owned(), format!("asyncq job retry {id}")),
-        Reason::Cancelled(Some(failure)) => (failure.message.clone(), format!("asyncq job retry {id}")),
+        Reason::Failed(failure, why, revival) => return (failed(&failure.message, *why), revive(job, *revival)),
+        Reason::Cancelled(failure, revival) => {
+            let why = failure.as_ref().map_or("a client cancelled it by SQL", |failure| &failure.message);
+            return (why.to_owned(), revive(job, *revival));
+        }
     };
     (message, Some(next.into()))
 }
@@ -232,19 +236,44 @@ fn retried(Tried { ending, failure, failed, of }: &Tried) -> String {
     }
 }
 
-fn failed(id: JobId, message: &str, why: NotRetried) -> (String, Option<Cow<'static, str>>) {
-    let retry = Some(format!("asyncq job retry {id}").into());
+fn failed(message: &str, why: NotRetried) -> String {
     match why {
-        NotRetried::NoFunction => (format!("{message}; its function was removed"), None),
-        NotRetried::PartOf(parent) => {
-            (format!("{message}; it ran as a part of job {parent}"), Some(format!("asyncq explain {parent}").into()))
-        }
-        NotRetried::Never => (format!("{message}; its function has no `--retries`"), retry),
-        NotRetried::OtherFailures => (format!("{message}; its function does not retry that (`--retry-on`)"), retry),
+        NotRetried::NoFunction => format!("{message}; its function was removed"),
+        NotRetried::PartOf(parent) => format!("{message}; it ran as a part of job {parent}"),
+        NotRetried::Never => format!("{message}; its function has no `--retries`"),
+        NotRetried::OtherFailures => format!("{message}; its function does not retry that (`--retry-on`)"),
         NotRetried::UsedUp(retries) => {
-            (format!("{message}; all {} are used up", output::count(retries, "retry", "retries")), retry)
+            format!("{message}; all {} are used up", output::count(retries, "retry", "retries"))
         }
-        NotRetried::NotARun => (message.to_owned(), retry),
+        NotRetried::NotARun => message.to_owned(),
+    }
+}
+
+/// The next command for a call that failed or was cancelled.
+fn revive(job: &Job, revival: Revival) -> Option<Cow<'static, str>> {
+    let (service, function) = (&job.call.service, &job.call.function);
+    let next = match revival {
+        Revival::Retry => format!("asyncq job retry {}", job.id),
+        Revival::Whole(other) | Revival::Needed(other) => format!("asyncq explain {other}"),
+        Revival::Service => format!("asyncq service add {service}"),
+        Revival::Function => remedy((service, function), &Remedy::Function),
+        Revival::Nothing => return None,
+    };
+    Some(next.into())
+}
+
+/// The command that lets a function run which cannot.
+pub fn remedy((service, function): (&str, &str), remedy: &Remedy) -> String {
+    let set = format!("asyncq function set {service} {function}");
+    let on = |command: &str, path: &Path| format!("{command} {}", output::command_line(&[path.display().to_string()]));
+    match remedy {
+        Remedy::Function => format!("asyncq function add {service} {function} -- PROGRAM"),
+        Remedy::Program => format!("{set} -- PROGRAM"),
+        Remedy::Executable(program) => on("chmod +x", program),
+        Remedy::Site => format!("{set} --site FOLDER"),
+        Remedy::Folder(folder) => on("mkdir -p", folder),
+        Remedy::EnvFile => format!("{set} --env-file FILE"),
+        Remedy::Private(file) => on("chmod 600", file),
     }
 }
 

@@ -12,8 +12,9 @@ use super::service_options::ServiceOptions;
 use super::session::{Session, to_terminal};
 use super::stdio::{self, print_line};
 use super::table::{Column, Table};
-use super::{exit, process};
+use super::{exit, explain, process};
 use crate::commands::queue::Queue;
+use crate::domain::flaw::{Flaw, Remedy};
 use crate::domain::pause::{Pause, Paused};
 use crate::domain::processor::Processor;
 use crate::domain::size::show_size;
@@ -170,34 +171,49 @@ fn summary(overview: &Overview) -> String {
     format!("{gap}{processors}   schedules: {schedules}{paused}   store: {}", show_size(overview.bytes))
 }
 
-/// A problem in a sentence.
+/// A problem in a sentence, with what helps.
 pub fn sentence(trouble: &Finding, now: Timestamp) -> String {
-    match trouble {
+    let (what, help) = describe(trouble, now);
+    help.map_or_else(|| what.clone(), |help| format!("{what}; {help}"))
+}
+
+/// A problem, and what helps. Some say that themselves.
+pub fn describe(trouble: &Finding, now: Timestamp) -> (String, Option<String>) {
+    let (what, help) = match trouble {
         Finding::DeadProcessor(dead) => {
-            format!("{} died, and its calls wait for the next `asyncq process`", process::name(dead))
+            return (format!("{} died, and its calls wait for the next `asyncq process`", process::name(dead)), None);
         }
-        Finding::Paused(paused) => format!("{}; `{}` ends the pause", process::pause(paused), process::resume(paused)),
-        Finding::Old(service, since) => {
-            let age = show_span(now.since(*since));
-            format!(
-                "service `{service}` has a call that has waited for {age}; `asyncq status {service}` shows its calls"
-            )
-        }
-        Finding::Overdue(schedule, tick) => {
-            let late = show_span(now.since(*tick));
-            format!("schedule `{schedule}` should have made a call {late} ago; `asyncq process` makes it")
-        }
+        Finding::Paused(paused) => (process::pause(paused), format!("`{}` ends the pause", process::resume(paused))),
+        Finding::Old(service, since) => (
+            format!("service `{service}` has a call that has waited for {}", show_span(now.since(*since))),
+            format!("`asyncq status {service}` shows its calls"),
+        ),
+        Finding::Overdue(schedule, tick) => (
+            format!("schedule `{schedule}` should have made a call {} ago", show_span(now.since(*tick))),
+            "`asyncq process` makes it".to_owned(),
+        ),
         Finding::Errors(service, count) => {
             let more = if count.more { " or more" } else { "" };
             let jobs = output::count(count.number, "job", "jobs");
-            format!(
-                "service `{service}` has {jobs}{more} in `error`; `asyncq job list --state error --service {service}` shows them"
+            (
+                format!("service `{service}` has {jobs}{more} in `error`"),
+                format!("`asyncq job list --state error --service {service}` shows them"),
             )
         }
-        Finding::Broken(service, function, why) => {
-            format!("function `{function}` of service `{service}` cannot run: {why}")
+        Finding::Broken(service, function, Flaw { what, remedy }) => {
+            let what = format!("function `{function}` of service `{service}` cannot run: {what}");
+            let effect = match remedy {
+                Remedy::Function | Remedy::Folder(_) => "makes it",
+                Remedy::Program => "names another program",
+                Remedy::Executable(_) => "makes it executable",
+                Remedy::Site => "names another site",
+                Remedy::EnvFile => "names another file",
+                Remedy::Private(_) => return (what, None),
+            };
+            (what, format!("`{}` {effect}", explain::remedy((service, function), remedy)))
         }
-    }
+    };
+    (what, Some(help))
 }
 
 /// The overview as JSON.

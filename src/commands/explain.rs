@@ -1,25 +1,24 @@
 //! Why a call does not run yet, and why it ended as it did.
 
-use std::io::ErrorKind;
-use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use super::flaw::flaw;
 use super::queue::Queue;
 use crate::domain::attempt::{Attempt, Ending, FailureKind};
-use crate::domain::env_file::{LARGEST_ENV_FILE, parse_env_file};
 use crate::domain::function::{Definition, FunctionName};
 use crate::domain::job::{Job, JobId, Phase, State};
 use crate::domain::log::Stream;
-use crate::domain::needs::Blockers;
+use crate::domain::needs::{Blockers, Need};
 use crate::domain::processor::Processor;
-use crate::domain::reason::{Absence, CurrentAttempt, LanePosition, NotRetried, QueueAhead, Reason, TakenSlots, Tried};
+use crate::domain::reason::{
+    Absence, CurrentAttempt, LanePosition, NotRetried, QueueAhead, Reason, Revival, TakenSlots, Tried,
+};
 use crate::domain::retry::CRASHES;
 use crate::domain::{service::ServiceName, time::Timestamp};
 use crate::error::{Kind, Result};
 use crate::processor::{Fate, fate, lives, missing_space};
 use crate::store::{ServiceStatus, Store};
-use crate::system::{disk::free_space, private_file::read_private};
+use crate::system::disk::free_space;
 
 /// With fewer free bytes than this, in addition to those of its disk reserve, a processor may be unable to claim a call.
 const LITTLE_SPACE: u64 = 64 * 1024;
@@ -247,50 +246,6 @@ fn gone(store: &Store, processor: &Processor) -> Reason {
     }
 }
 
-/// Why the function of a call cannot run, as far as this user can see.
-fn flaw(job: &Job, definition: Option<&Definition>) -> Option<String> {
-    let Some(definition) = definition else {
-        return Some(format!("service `{}` has no function `{}`", job.call.service, job.call.function));
-    };
-    broken(definition, job.call.site.as_deref())
-}
-
-/// Why the file of variables of a function cannot be used, as far as this user can see.
-pub(super) fn broken_env_file(definition: &Definition) -> Option<String> {
-    let path = definition.env_file()?;
-    let flaw = match read_private(&path, LARGEST_ENV_FILE) {
-        Ok(bytes) => format!("cannot be used: {}", parse_env_file(&bytes).err()?),
-        // The processor may run as another user, who can read the file.
-        Err(unreadable) if unreadable.is_denied => return None,
-        Err(unreadable) => unreadable.what,
-    };
-    Some(format!("its environment file `{}` {flaw}", path.display()))
-}
-
-/// Why a function cannot run in its site or in another one, as far as this user can see.
-pub(super) fn broken(definition: &Definition, site: Option<&str>) -> Option<String> {
-    let site = Path::new(site.unwrap_or(&definition.site));
-    broken_program(definition, site).or_else(|| broken_env_file(definition))
-}
-
-fn is_missing(path: &Path) -> bool {
-    path.metadata().is_err_and(|error| error.kind() == ErrorKind::NotFound)
-}
-
-/// Why the program of a function cannot run, as far as this user can see.
-fn broken_program(definition: &Definition, site: &Path) -> Option<String> {
-    if is_missing(site) {
-        return Some(format!("its site `{}` is missing", site.display()));
-    }
-    let program = definition.command.first().filter(|program| program.contains('/'))?;
-    let program: PathBuf = site.join(program).components().collect();
-    if is_missing(&program) {
-        return Some(format!("its program `{}` is missing", program.display()));
-    }
-    let mode = program.metadata().ok()?.permissions().mode();
-    (mode & 0o111 == 0).then(|| format!("its program `{}` is not executable", program.display()))
-}
-
 fn running(store: &mut Store, job: &Job) -> Result<Vec<Reason>> {
     let mut reasons = Vec::new();
     let by = store.line(job)?.processor;
@@ -314,16 +269,15 @@ fn running(store: &mut Store, job: &Job) -> Result<Vec<Reason>> {
 }
 
 fn ended(store: &mut Store, job: &Job) -> Result<Reason> {
-    let Some(failure) = job.error.clone() else {
-        return Ok(match job.state {
-            State::Completed => Reason::Completed(job.counts.attempt),
-            _ => Reason::Cancelled(None),
-        });
-    };
-    if job.state == State::Cancelled {
-        return Ok(Reason::Cancelled(Some(failure)));
+    if job.state == State::Completed {
+        return Ok(Reason::Completed(job.counts.attempt));
     }
     let definition = definition(store, job)?;
+    let revival = revival(store, job, definition.is_some())?;
+    let failure = match (job.state, job.error.clone()) {
+        (State::Error, Some(failure)) => failure,
+        (_, failure) => return Ok(Reason::Cancelled(failure, revival)),
+    };
     let why = match (job.parent.filter(|_| job.immediate), &definition) {
         (Some(parent), _) => NotRetried::PartOf(parent),
         (None, None) => NotRetried::NoFunction,
@@ -337,7 +291,25 @@ fn ended(store: &mut Store, job: &Job) -> Result<Reason> {
             }
         }
     };
-    Ok(Reason::Failed(failure, why))
+    Ok(Reason::Failed(failure, why, revival))
+}
+
+/// What lets a call run again that failed or was cancelled.
+fn revival(store: &mut Store, job: &Job, has_function: bool) -> Result<Revival> {
+    if let Some(parent) = job.parent.filter(|_| job.immediate) {
+        return Ok(Revival::Whole(parent));
+    }
+    if job.error.as_ref().is_some_and(|error| error.kind == FailureKind::NotNeeded) {
+        return Ok(Revival::Nothing);
+    }
+    if !has_function {
+        return Ok(if service_of(store, job)?.is_some() { Revival::Function } else { Revival::Service });
+    }
+    Ok(match store.unmet_need(job.id)? {
+        Some((_, Need::Failed)) => Revival::Nothing,
+        Some((needed, _)) => Revival::Needed(needed),
+        None => Revival::Retry,
+    })
 }
 
 /// The last lines that the latest attempt printed to stderr, or to stdout if stderr is empty.

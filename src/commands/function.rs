@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, ffi::OsStr, time::Duration};
 
 use super::{
     caller::Caller,
-    explain::broken_env_file,
+    flaw::broken_env_file,
     program::{Here, find_program},
     queue::Queue,
 };
@@ -178,7 +178,7 @@ impl Queue {
     /// # Errors
     /// [`Kind::NotFound`] when the function or its service does not exist.
     pub fn broken_env_file(&mut self, service: &ServiceName, name: &FunctionName) -> Result<Option<String>> {
-        Ok(broken_env_file(&self.store.function(service, name)?.definition))
+        Ok(broken_env_file(&self.store.function(service, name)?.definition).map(|flaw| flaw.what))
     }
 
     /// Makes workers start anew: those of one function, of a service, or all. Returns how many functions this concerns.

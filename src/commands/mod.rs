@@ -13,6 +13,7 @@ pub mod due;
 pub mod enqueue;
 pub mod examination;
 pub mod explain;
+mod flaw;
 pub mod follow;
 pub mod function;
 pub mod job;

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::explain::broken;
+use super::flaw::broken;
 use super::lookout::Lookout;
 use super::queue::Queue;
 use crate::domain::pattern::ServiceSelection;

@@ -18,6 +18,7 @@ pub mod due;
 pub mod env_file;
 pub mod event;
 pub mod exit;
+pub mod flaw;
 pub mod function;
 pub mod hook;
 pub mod hook_call;

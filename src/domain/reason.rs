@@ -2,6 +2,7 @@
 
 use super::attempt::{Ending, Failure};
 use super::event::Barrier;
+use super::flaw::Flaw;
 use super::job::JobId;
 use super::pause::Paused;
 use super::processor::Processor;
@@ -46,7 +47,7 @@ pub enum Reason {
     /// The disk of the store is full: only this many bytes are free.
     NoSpace(u64),
     /// It will fail, because its function cannot run.
-    WillFail(String),
+    WillFail(Flaw),
     /// It will be cancelled then if no attempt has begun.
     WillExpire(Timestamp),
     /// It runs.
@@ -56,9 +57,26 @@ pub enum Reason {
     /// It completed, in this attempt.
     Completed(i64),
     /// It ended in an error.
-    Failed(Failure, NotRetried),
+    Failed(Failure, NotRetried, Revival),
     /// It was cancelled. A client that cancels by SQL leaves no reason.
-    Cancelled(Option<Failure>),
+    Cancelled(Option<Failure>, Revival),
+}
+
+/// What lets a call run again that failed or was cancelled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Revival {
+    /// To queue it again.
+    Retry,
+    /// To run the job again of which it was a part.
+    Whole(JobId),
+    /// First, its service has to be there again.
+    Service,
+    /// First, its function has to be there again.
+    Function,
+    /// First, this job has to end as the call needs it.
+    Needed(JobId),
+    /// Nothing, because it was to handle a failure, and there was none.
+    Nothing,
 }
 
 /// How often an attempt was repeated already.
@@ -188,8 +206,8 @@ impl Reason {
             Reason::Running(_) => "running",
             Reason::Cancelling(_) => "cancelling",
             Reason::Completed(_) => "completed",
-            Reason::Failed(failure, _) | Reason::Cancelled(Some(failure)) => failure.kind.as_str(),
-            Reason::Cancelled(None) => "cancelled",
+            Reason::Failed(failure, ..) | Reason::Cancelled(Some(failure), _) => failure.kind.as_str(),
+            Reason::Cancelled(None, _) => "cancelled",
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::flaw::Flaw;
 use super::pause::{Pause, Paused};
 use super::processor::Processor;
 use super::service::Service;
@@ -72,7 +73,7 @@ pub enum Finding {
     /// A service has more failed jobs than are allowed.
     Errors(String, Count),
     /// A function cannot run: its service, its name, and why.
-    Broken(String, String, String),
+    Broken(String, String, Flaw),
 }
 
 /// What counts as a problem.

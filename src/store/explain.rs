@@ -1,9 +1,10 @@
 //! Facts that explain why a call does not run. An index answers each statement.
 
-use super::Store;
 use super::columns::groups;
 use super::engine::Value;
-use crate::domain::job::Job;
+use super::{Store, needs};
+use crate::domain::job::{Job, JobId};
+use crate::domain::needs::Need;
 use crate::domain::processor::ProcessorId;
 use crate::domain::reason::{MOST, RunningJob};
 use crate::domain::{service::ServiceName, time::Timestamp};
@@ -50,6 +51,11 @@ impl Store {
     /// The smallest priority in the queue of a service.
     pub fn first_priority(&mut self, service: &ServiceName) -> Result<Option<i64>> {
         self.read(|tx| tx.row(FIRST_PRIORITY, &[service.into()]))
+    }
+
+    /// The first job that has ended in another way than this call needs, and what the call needs.
+    pub fn unmet_need(&mut self, call: JobId) -> Result<Option<(JobId, Need)>> {
+        self.read(|tx| needs::first_unmet(tx, call, JobId(0)))
     }
 
     /// When a job of a service last ended, if it is among the newest jobs.

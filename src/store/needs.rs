@@ -56,7 +56,7 @@ const CANCELLED_WITH: &str = "SELECT it.job FROM asyncq_after it CROSS JOIN asyn
     WHERE j.id = it.job AND it.needs = ?1 AND it.wants = 'ok' AND j.state = 'cancelled' AND j.error LIKE '{\"kind\":\"needs\"%'
     ORDER BY it.job /*! FOR NO KEY UPDATE */";
 /// The first job from `?2` on that has ended without meeting the need of call `?1`.
-const UNMET: &str = "SELECT it.needs FROM asyncq_after it CROSS JOIN asyncq_job j
+const UNMET: &str = "SELECT it.needs, it.wants FROM asyncq_after it CROSS JOIN asyncq_job j
     WHERE j.id = it.needs AND it.job = ?1 AND it.needs >= ?2 AND CASE it.wants WHEN 'ok' THEN j.state IN ('error', 'cancelled')
         WHEN 'failed' THEN j.state = 'completed' ELSE FALSE END ORDER BY it.needs LIMIT 1";
 
@@ -275,12 +275,17 @@ pub(super) fn revive(tx: &mut dyn Tx, mut jobs: Vec<JobId>, unmet: &mut Unmet) -
 fn has_unmet(tx: &mut dyn Tx, call: JobId, unmet: &mut Unmet) -> Result<bool> {
     let first = JobId(0);
     let from = unmet.remove(&call).unwrap_or(first);
-    let mut found: Option<JobId> = tx.row(UNMET, &[call.into(), from.into()])?;
+    let mut found = first_unmet(tx, call, from)?;
     if found.is_none() && from != first {
-        found = tx.row(UNMET, &[call.into(), first.into()])?;
+        found = first_unmet(tx, call, first)?;
     }
-    unmet.extend(found.map(|job| (call, job)));
+    unmet.extend(found.map(|(job, _)| (call, job)));
     Ok(found.is_some())
+}
+
+/// The first job from `from` on that has ended in another way than a call needs, and what the call needs.
+pub(super) fn first_unmet(tx: &mut dyn Tx, call: JobId, from: JobId) -> Result<Option<(JobId, Need)>> {
+    tx.row(UNMET, &[call.into(), from.into()])
 }
 
 #[cfg(test)]

@@ -17,6 +17,8 @@ pub struct UnfitFile {
     pub what: String,
     /// Whether this user may not read it, although another user perhaps may.
     pub is_denied: bool,
+    /// Whether others may read or write it.
+    pub is_open: bool,
 }
 
 /// Reads a file that only its owner may read and write, of at most `largest` bytes. Follows links.
@@ -30,8 +32,9 @@ pub fn read_private(path: &Path, largest: u64) -> Result<Vec<u8>, UnfitFile> {
             _ => format!("cannot be read: {}", reason(&error)),
         },
         is_denied: error.kind() == ErrorKind::PermissionDenied,
+        is_open: false,
     };
-    let unfit = |what| Err(UnfitFile { what, is_denied: false });
+    let unfit = |what| Err(UnfitFile { what, is_denied: false, is_open: false });
     // Not to wait for the other end of a pipe.
     let opened =
         OpenOptions::new().read(true).custom_flags(rustix::fs::OFlags::NONBLOCK.bits().cast_signed()).open(path);
@@ -41,7 +44,8 @@ pub fn read_private(path: &Path, largest: u64) -> Result<Vec<u8>, UnfitFile> {
         return unfit("is not a file".to_owned());
     }
     if meta.mode() & OTHERS != 0 {
-        return unfit(format!("is open to other users; `chmod 600 {}` closes it", path.display()));
+        let what = format!("is open to other users; `chmod 600 {}` closes it", path.display());
+        return Err(UnfitFile { what, is_denied: false, is_open: true });
     }
     let mut bytes = Vec::new();
     file.take(largest + 1).read_to_end(&mut bytes).map_err(cannot)?;

@@ -3,6 +3,7 @@
 use std::process::Command;
 use std::time::Duration;
 
+use crate::explain::{codes, first, follow};
 use crate::place::{Place, WORKER, wait_until};
 
 /// An application with a database of its own, in the state in which its own libraries leave it.
@@ -1609,4 +1610,20 @@ fn a_shell_does_not_wait_for_a_transaction_of_the_application() {
     assert_eq!(offered(), "");
     client.execute_batch("COMMIT").unwrap();
     wait_until("the service is offered again", || offered() == "events\n");
+}
+
+#[test]
+fn a_job_that_a_rule_refuses_is_explained() {
+    let place = application("WAL");
+    place.program("fails", "#!/bin/sh\n[ -e mended ]\n");
+    place.stdout("asyncq function add shop fails --retries 1 --backoff 1h -- ./fails");
+    place.stdout("sqlite3 app.db \"CREATE UNIQUE INDEX one ON asyncq_job (function) WHERE state = 'delayed'\"");
+    place.stdout("asyncq enqueue --in 2h shop fails; asyncq enqueue shop fails");
+    place.run("asyncq process");
+    let told = first(&place, 2, "refused");
+    assert_eq!(told, "index `one` refuses this: UNIQUE constraint failed: asyncq_job.function");
+    place.write("mended", "");
+    follow(&place, 2, "refused");
+    place.stdout("asyncq process");
+    assert_eq!(codes(&place, 2), "completed");
 }

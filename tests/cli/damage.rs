@@ -3,6 +3,7 @@
 use rusqlite::Connection;
 use rusqlite::config::DbConfig;
 
+use crate::explain::{codes, first, follow, next};
 use crate::place::{Place, wait_until};
 
 /// A store with one of everything, as the backup `good.db`.
@@ -330,4 +331,25 @@ db.executescript(\"\"\"
     // What is wrong with asyncq's own part is named there, too.
     application.execute_batch("DROP TRIGGER asyncq_job_delete").unwrap();
     place.session("$ asyncq --db app.db doctor | grep -v '^ok '\nfault    schema      trigger `asyncq_job_delete` is missing\n                     `asyncq init` makes it again");
+}
+
+/// A program that deletes services by SQL leaves their calls.
+#[test]
+fn a_call_without_its_service_is_explained() {
+    let mut place = place();
+    damage(&place, "UPDATE asyncq_job SET service = 'gone' WHERE id = 1");
+    place.set("ASYNCQ_DB", "bad.db");
+    assert_eq!(first(&place, 1, "no-service"), "its service `gone` was removed");
+    assert_eq!(next(&place, 1), "asyncq service add gone");
+    follow(&place, 1, "no-service");
+    assert_eq!(codes(&place, 1), "no-processor will-fail");
+    place.session(
+        "
+        $ asyncq explain 1 | tail -2
+        will-fail     it will fail: service `gone` has no function `note`
+                      next: asyncq function add gone note -- PROGRAM
+        $ asyncq function add gone note -- ./note; asyncq process gone; asyncq explain 1 | grep -c '^completed'
+        1
+        ",
+    );
 }

@@ -25,6 +25,7 @@ fn faults_are_named_with_the_way_out() {
         ? 1
         $ cp /bin/true gone; asyncq function add events gone -- ./gone; rm gone; asyncq doctor | grep -v '^ok '
         fault    calls       function `gone` of service `events` cannot run: its program `[..]/gone` is missing
+                             `asyncq function set events gone -- PROGRAM` names another program
         ",
     );
     place.stdout("asyncq function remove events gone; asyncq enqueue events stays");
@@ -52,27 +53,52 @@ fn what_a_function_lacks_is_named() {
         "cp /bin/true prog; mkdir site; echo A=b > e.env; chmod 600 e.env; asyncq function add events a --env-file e.env -- true
          asyncq function add events b -- ./prog; asyncq function add events c --site site -- true",
     );
-    let cannot = "fault    calls       function `{}` of service `events` cannot run:";
-    for (change, function, why) in [
-        ("true", "", ""),
+    for (change, function, why, help) in [
+        ("true", "", "", ""),
         (
             "chmod 640 e.env",
             "a",
             "its environment file `[..]/e.env` is open to other users; `chmod 600 [..]/e.env` closes it",
+            "",
         ),
         (
             "chmod 600 e.env; echo A > e.env",
             "a",
             "its environment file `[..]/e.env` cannot be used: line 1: it is not NAME=VALUE",
+            "`asyncq function set events a --env-file FILE` names another file",
         ),
-        ("rm e.env", "a", "its environment file `[..]/e.env` is missing"),
-        ("asyncq function remove events a; chmod -x prog", "b", "its program `[..]/prog` is not executable"),
-        ("rm prog", "b", "its program `[..]/prog` is missing"),
-        ("asyncq function remove events b; rmdir site", "c", "its site `[..]/site` is missing"),
+        (
+            "rm e.env",
+            "a",
+            "its environment file `[..]/e.env` is missing",
+            "`asyncq function set events a --env-file FILE` names another file",
+        ),
+        (
+            "asyncq function remove events a; chmod -x prog",
+            "b",
+            "its program `[..]/prog` is not executable",
+            "`chmod +x [..]/prog` makes it executable",
+        ),
+        (
+            "rm prog",
+            "b",
+            "its program `[..]/prog` is missing",
+            "`asyncq function set events b -- PROGRAM` names another program",
+        ),
+        (
+            "asyncq function remove events b; rmdir site",
+            "c",
+            "its site `[..]/site` is missing",
+            "`asyncq function set events c --site FOLDER` names another site",
+        ),
     ] {
-        let expected =
-            if why.is_empty() { "? 1".to_owned() } else { format!("{} {why}", cannot.replace("{}", function)) };
-        place.session(&format!("$ {change}; asyncq doctor | grep -v '^ok '\n{expected}"));
+        let expected = if why.is_empty() {
+            "? 1".to_owned()
+        } else {
+            format!("fault    calls       function `{function}` of service `events` cannot run: {why}")
+        };
+        let hint = if help.is_empty() { String::new() } else { format!("\n                     {help}") };
+        place.session(&format!("$ {change}; asyncq doctor | grep -v '^ok '\n{expected}{hint}"));
     }
 }
 

@@ -2,11 +2,11 @@
 
 use serde_json::Value;
 
-use crate::place::{Place, wait_until};
+use crate::place::{Place, WORKER, wait_until};
 use crate::rescue::{child, contained};
 
 /// The reasons of a job: their codes, sentences and next commands.
-fn reasons(place: &Place, job: u32) -> Vec<(String, String, String)> {
+pub fn reasons(place: &Place, job: u32) -> Vec<(String, String, String)> {
     let shown: Value = serde_json::from_str(&place.stdout(&format!("asyncq explain {job} --json"))).unwrap();
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
     let reasons = shown[0]["reasons"].as_array().unwrap();
@@ -14,22 +14,31 @@ fn reasons(place: &Place, job: u32) -> Vec<(String, String, String)> {
 }
 
 /// The codes of a job, in their order.
-fn codes(place: &Place, job: u32) -> String {
+pub fn codes(place: &Place, job: u32) -> String {
     let codes: Vec<String> = reasons(place, job).into_iter().map(|(code, ..)| code).collect();
     codes.join(" ")
 }
 
 /// The first reason of a job is this; gives its sentence.
-fn first(place: &Place, job: u32, code: &str) -> String {
+pub fn first(place: &Place, job: u32, code: &str) -> String {
     let (found, message, _) = reasons(place, job).swap_remove(0);
     assert_eq!(found, code, "{message}");
     message
 }
 
-/// Runs the command that the first reason of a job gives, which has this code, until the reason is gone.
-fn follow(place: &Place, job: u32, code: &str) {
-    let (found, message, next) = reasons(place, job).swap_remove(0);
+/// The next command of the first reason of a job.
+pub fn next(place: &Place, job: u32) -> String {
+    reasons(place, job).swap_remove(0).2
+}
+
+/// Runs the command that the first reason of a job gives, which has this code, until the reason is gone. A command that explains
+/// another job leads to the next command of that one.
+pub fn follow(place: &Place, job: u32, code: &str) {
+    let (found, message, mut next) = reasons(place, job).swap_remove(0);
     assert_eq!(found, code, "{message}");
+    while let Some(other) = next.strip_prefix("asyncq explain ") {
+        next = self::next(place, other.parse().unwrap());
+    }
     place.run(&next);
     assert!(!codes(place, job).split(' ').any(|it| it == code), "`{next}` does not end `{message}`");
 }
@@ -156,22 +165,182 @@ fn a_call_that_will_fail_or_expire() {
     assert_eq!(codes(&place, 1), "delayed no-processor will-expire");
     place.stdout(&reasons(&place, 1)[2].2);
     assert_eq!(codes(&place, 1), "delayed no-processor");
-    place.stdout("asyncq function set events mail --site site; rmdir site");
-    let reason = reasons(&place, 2).pop().unwrap();
-    assert_eq!(
-        (reason.0.as_str(), reason.1.starts_with("it will fail: its site `/")),
-        ("will-fail", true),
-        "{reason:?}"
-    );
-    place.stdout("mkdir site; cp mail site; chmod -x site/mail");
-    let told = reasons(&place, 2).pop().unwrap().1;
-    assert!(told.ends_with("/mail` is not executable"), "{told}");
-    place.stdout("rm site/mail");
-    let (code, told, next) = reasons(&place, 2).pop().unwrap();
-    assert!(code == "will-fail" && told.ends_with("/mail` is missing"), "{told}");
-    assert_eq!(next, "asyncq function set events mail -- PROGRAM");
-    place.stdout(&next.replace("PROGRAM", "true"));
+    // Each fault, and with what to fill in the next command.
+    place.stdout("mkdir old; echo A=b > e.env; chmod 600 e.env; cp mail good; cp e.env good.env");
+    place.stdout("asyncq function set events mail --site old --env-file ../e.env -- ../mail");
+    for (change, fault, next, fill) in [
+        ("rmdir old", "its site `[..]/old` is missing", "asyncq function set events mail --site FOLDER", "site"),
+        ("chmod -x mail", "its program `[..]/mail` is not executable", "chmod +x [..]/mail", ""),
+        ("rm mail", "its program `[..]/mail` is missing", "asyncq function set events mail -- PROGRAM", "../good"),
+        (
+            "chmod 640 e.env",
+            "its environment file `[..]/e.env` is open to other users; `chmod 600 [..]/e.env` closes it",
+            "chmod 600 [..]/e.env",
+            "",
+        ),
+        (
+            "rm e.env",
+            "its environment file `[..]/e.env` is missing",
+            "asyncq function set events mail --env-file FILE",
+            "../good.env",
+        ),
+        (
+            "echo A > good.env",
+            "its environment file `[..]/good.env` cannot be used: line 1: it is not NAME=VALUE",
+            "asyncq function set events mail --env-file FILE",
+            "../better.env",
+        ),
+    ] {
+        assert_eq!(codes(&place, 2), "no-processor", "{fault}");
+        place.stdout(change);
+        place.session(&format!(
+            "
+            $ asyncq explain 2 | tail -2 | sed 's/^ *//'
+            will-fail     it will fail: {fault}
+            next: {next}
+            "
+        ));
+        place.stdout("echo A=b > better.env; chmod 600 better.env");
+        let next = reasons(&place, 2).pop().unwrap().2;
+        let filled = ["FOLDER", "PROGRAM", "FILE"].iter().fold(next, |next, word| next.replace(word, fill));
+        place.stdout(&filled);
+    }
     assert_eq!(codes(&place, 2), "no-processor");
+    place.stdout("asyncq process");
+    assert_eq!(codes(&place, 2), "completed");
+    // The folder belongs to the call, not to its function.
+    place.stdout("mkdir 'own folder'; cd 'own folder'; asyncq run --hold -- true; rmdir \"$PWD\"");
+    let (code, message, next) = reasons(&place, 3).pop().unwrap();
+    assert!(code == "will-fail" && message.ends_with("/own folder` is missing"), "{message}");
+    assert!(next.starts_with("mkdir -p '/"), "{next}");
+    place.stdout(&next);
+    assert_eq!(codes(&place, 3), "held no-processor");
+}
+
+#[test]
+fn a_call_that_was_cancelled_with_what_it_needs() {
+    let place = Place::with_functions(&[("fails", "[ -e mended ]"), ("mail", "true")]);
+    place.stdout(
+        "asyncq enqueue events fails; asyncq enqueue --after 1 events mail; asyncq enqueue --after 2 events mail",
+    );
+    place.stdout("asyncq enqueue events mail; asyncq enqueue --after-failed 4 events mail");
+    place.stdout("asyncq enqueue --after 1 events mail; asyncq job cancel 6");
+    place.run("asyncq process");
+    assert_eq!(first(&place, 3, "needs"), "job 2, which this needs, was cancelled");
+    assert_eq!(first(&place, 2, "needs"), "job 1, which this needs, ended in an error");
+    // Not one that would run the call without what it needs. The same for a call that somebody has cancelled before.
+    assert_eq!([3, 2, 6].map(|job| next(&place, job)), ["asyncq explain 2", "asyncq explain 1", "asyncq explain 1"]);
+    place.write("mended", "");
+    follow(&place, 3, "needs");
+    assert_eq!([1, 2, 3].map(|job| codes(&place, job)), ["no-processor", "after no-processor", "after no-processor"]);
+    place.stdout("asyncq process");
+    assert_eq!([1, 2, 3].map(|job| codes(&place, job)), ["completed"; 3]);
+    follow(&place, 6, "cancelled");
+    // What handles a failure has nothing to do after a success.
+    assert_eq!(first(&place, 5, "not-needed"), "job 4, after whose failure this was to run, has completed");
+    assert_eq!(next(&place, 5), "");
+    place.session("$ asyncq explain 5\njob 5  events mail  cancelled\nnot-needed  job 4, after whose failure this was to run, has completed");
+}
+
+#[test]
+fn a_call_whose_service_or_function_was_removed() {
+    let place = Place::with_functions(&[("fails", "[ -e mended ]"), ("mail", "true")]);
+    place.stdout("asyncq service add other; asyncq function add other mail -- ./mail; asyncq enqueue other mail");
+    place.stdout("asyncq -q service remove other --force");
+    let steps = ["asyncq service add other", "asyncq function add other mail -- PROGRAM", "asyncq job retry 1"];
+    for step in steps {
+        first(&place, 1, "removed");
+        assert_eq!(next(&place, 1), step);
+        place.stdout(&step.replace("PROGRAM", "./mail"));
+    }
+    assert_eq!(codes(&place, 1), "no-processor");
+    place.stdout("asyncq enqueue events mail; asyncq -q function remove events mail --force");
+    for step in ["asyncq function add events mail -- PROGRAM", "asyncq job retry 2"] {
+        first(&place, 2, "removed");
+        assert_eq!(next(&place, 2), step);
+        place.stdout(&step.replace("PROGRAM", "./mail"));
+    }
+    // A call that has failed before.
+    place.stdout("asyncq enqueue events fails");
+    place.run("asyncq process; asyncq function remove events fails");
+    assert_eq!(first(&place, 3, "exit"), "exit code 1; its function was removed");
+    place.write("mended", "");
+    for step in ["asyncq function add events fails -- PROGRAM", "asyncq job retry 3"] {
+        assert_eq!(next(&place, 3), step);
+        place.stdout(&step.replace("PROGRAM", "./fails"));
+    }
+    place.stdout("asyncq process");
+    assert_eq!([1, 2, 3].map(|job| codes(&place, job)), ["completed"; 3]);
+}
+
+#[test]
+fn a_call_whose_processors_die() {
+    let place = Place::with_functions(&[("poison", "[ -e mended ] || { kill -9 $PPID; sleep 1000; }")]);
+    place.stdout("asyncq service add other; asyncq enqueue events poison");
+    // One that works for another service puts it back, and does not run it.
+    let die = || place.run("asyncq process; asyncq -q process other");
+    die();
+    assert_eq!(codes(&place, 1), "no-processor");
+    die();
+    assert_eq!(codes(&place, 1), "no-processor quarantine");
+    let told = reasons(&place, 1).pop().unwrap();
+    assert_eq!(told.1, "two processors died while they ran it, so a processor runs it when it runs nothing else");
+    assert_eq!(told.2, "asyncq job show 1");
+    die();
+    assert_eq!(first(&place, 1, "crash"), "the processor died in 3 attempts");
+    place.write("mended", "");
+    follow(&place, 1, "crash");
+    // The budget is fresh, so it is in quarantine no longer.
+    assert_eq!(codes(&place, 1), "no-processor");
+    place.stdout("asyncq process");
+    assert_eq!(codes(&place, 1), "completed");
+}
+
+#[test]
+fn a_call_in_quarantine_that_runs_alone() {
+    let place = Place::with_functions(&[("poison", "[ -e mended ] || { kill -9 $PPID; sleep 1000; }")]);
+    place.stdout("asyncq service add other; asyncq enqueue events poison");
+    for _ in 0..2 {
+        place.run("asyncq process; asyncq -q process other");
+    }
+    assert_eq!(codes(&place, 1), "no-processor quarantine");
+    place.write("mended", "");
+    follow(&place, 1, "no-processor");
+    assert_eq!(codes(&place, 1), "completed");
+}
+
+#[test]
+fn a_call_that_ended_with_the_job_that_made_it() {
+    let place = Place::with_functions(&[
+        ("inner", "[ -e mended ] || { kill -9 $PPID; sleep 1000; }"),
+        ("outer", "asyncq enqueue events inner; [ -e mended ]"),
+    ]);
+    place.stdout("asyncq enqueue events outer");
+    place.run("asyncq process");
+    let told = first(&place, 2, "parent");
+    assert_eq!(told, "job 1, which made this call, ended first; it ran as a part of job 1");
+    assert_eq!(next(&place, 2), "asyncq explain 1");
+    place.write("mended", "");
+    follow(&place, 1, "exit");
+    place.stdout("asyncq process");
+    assert_eq!([1, 3].map(|job| codes(&place, job)), ["completed"; 2]);
+}
+
+#[test]
+fn a_call_whose_worker_says_that_it_failed() {
+    let place = Place::with_functions(&[]);
+    let body = "
+def run(call):
+    if not os.path.exists('mended'): raise ValueError('it does not work')
+serve(run)";
+    place.program("work.py", &format!("{WORKER}{body}"));
+    place.stdout("asyncq function add events work --worker -- ./work.py; asyncq enqueue events work");
+    place.run("asyncq process");
+    assert_eq!(first(&place, 1, "error"), "it does not work; its function has no `--retries`");
+    place.write("mended", "");
+    follow(&place, 1, "error");
+    place.stdout("asyncq process");
+    assert_eq!(codes(&place, 1), "completed");
 }
 
 #[test]

@@ -119,6 +119,9 @@ conformance! {
         let ended = [State::Error, State::Cancelled, State::Cancelled, State::Queued];
         assert_eq!(states(store, [first, second, third, cleanup]), ended);
         assert_eq!(store.job(second).unwrap().error.unwrap().kind, FailureKind::Needs);
+        assert_eq!(store.unmet_need(first).unwrap(), None);
+        assert_eq!(store.unmet_need(third).unwrap(), Some((second, Need::Completed)));
+        assert_eq!(store.unmet_need(cleanup).unwrap(), None);
         assert_eq!(store.retry(first).unwrap(), 2);
         assert_eq!(states(store, [first, second, third]), [State::Queued, State::Blocked, State::Blocked]);
         // The first is due when it was queued again, after the cleanup.
