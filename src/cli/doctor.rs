@@ -77,7 +77,8 @@ fn view(it: &Diagnosis) -> DiagnosisView<'_> {
 fn all(found: Examination) -> Vec<Diagnosis> {
     let now = now();
     let troubles = found.troubles.iter().map(|trouble| {
-        let health = if matches!(trouble, Finding::Broken(..)) { Health::Fault } else { Health::Warning };
+        let health =
+            if matches!(trouble, Finding::Broken(..) | Finding::Unfit(..)) { Health::Fault } else { Health::Warning };
         let (message, hint) = status::describe(trouble, now);
         Diagnosis { check: "calls", health, message, hint }
     });

@@ -61,7 +61,8 @@ impl Serialize for View<'_> {
         object.serialize_entry("last_job", &progress.last_job)?;
         object.serialize_entry("fired", &progress.fired)?;
         object.serialize_entry("skipped", &progress.skipped)?;
-        object.serialize_entry("last_skip", &progress.last_skip.map(|skip| SkipView(skip, &timetable.rule)))?;
+        object
+            .serialize_entry("last_skip", &progress.last_skip.as_ref().map(|skip| SkipView(skip, &timetable.rule)))?;
         object.serialize_entry("description", &definition.description)?;
         object.serialize_entry("created_at", &created_at.to_string())?;
         object.end()
@@ -69,7 +70,7 @@ impl Serialize for View<'_> {
 }
 
 /// What programs read about a tick that made no job.
-struct SkipView<'a>(Skip, &'a Rule);
+struct SkipView<'a>(&'a Skip, &'a Rule);
 
 impl Serialize for SkipView<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
@@ -181,11 +182,13 @@ pub fn show(schedule: &Schedule, paused: Option<&Paused>) -> anyhow::Result<()> 
 /// Why a tick made no job, and what helps.
 fn why(skip: &Skip, rule: &Rule) -> String {
     let tick = output::moment_in(Timestamp(skip.tick), &rule.zone());
-    let help = match skip.why {
-        Why::Late { .. } => "; `--within` has to be longer than the pause between two runs of `asyncq process`",
-        _ => "",
+    let help = match &skip.why {
+        Why::Late { .. } => Some("`--within` has to be longer than the pause between two runs of `asyncq process`"),
+        Why::Refused { hint, .. } => hint.as_deref(),
+        _ => None,
     };
-    format!("{tick}: {}{help}", skip.why)
+    let help = help.map(|help| format!("; {help}")).unwrap_or_default();
+    text(&format!("{tick}: {}{help}", skip.why))
 }
 
 /// Ticks in one line, in the time of their rule: `Mon 30 Nov 02:30, Tue 1 Dec 02:30`.

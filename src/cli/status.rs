@@ -192,6 +192,10 @@ pub fn describe(trouble: &Finding, now: Timestamp) -> (String, Option<String>) {
             format!("schedule `{schedule}` should have made a call {} ago", show_span(now.since(*tick))),
             "`asyncq process` makes it".to_owned(),
         ),
+        Finding::Unfit(schedule, why) => (
+            format!("schedule `{schedule}` makes no calls: {why}"),
+            format!("`asyncq schedule set {schedule}` with the call changes it"),
+        ),
         Finding::Errors(service, count) => {
             let more = if count.more { " or more" } else { "" };
             let jobs = output::count(count.number, "job", "jobs");

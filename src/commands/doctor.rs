@@ -261,7 +261,12 @@ impl Queue {
         let troubles = self.troubles(&overview, limits)?;
         found.troubles = troubles.into_iter().filter(|it| !matches!(it, Finding::DeadProcessor(_))).collect();
         if found.troubles.is_empty() {
-            found.add("calls", Health::Ok, "none has waited for too long, and each function has its program", None);
+            found.add(
+                "calls",
+                Health::Ok,
+                "none has waited for too long, each function has its program, and takes the arguments of its schedules",
+                None,
+            );
         }
         self.examine_hooks(found)
     }

@@ -83,6 +83,9 @@ impl Queue {
             if let Some((tick, schedule)) = tick {
                 troubles.push(Finding::Overdue(schedule.clone(), *tick));
             }
+            for (schedule, error) in self.store.idle_schedules(&it.service.name)? {
+                troubles.push(Finding::Unfit(schedule.to_string(), error.to_string()));
+            }
             if limits.max_errors.is_some_and(|most| it.errors.number > most) {
                 troubles.push(Finding::Errors(name(), it.errors));
             }

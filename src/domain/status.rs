@@ -70,6 +70,8 @@ pub enum Finding {
     Old(String, Timestamp),
     /// A schedule of this name should have ticked at this time.
     Overdue(String, Timestamp),
+    /// A schedule of this name makes no calls, for this reason.
+    Unfit(String, String),
     /// A service has more failed jobs than are allowed.
     Errors(String, Count),
     /// A function cannot run: its service, its name, and why.

@@ -127,7 +127,7 @@ pub struct TickJob {
 }
 
 /// Why a tick makes no job.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "why", rename_all = "lowercase")]
 pub enum Why {
     /// It was noticed too late.
@@ -146,8 +146,15 @@ pub enum Why {
     },
     /// There are more than [`MOST`] newer ones.
     Many,
-    /// A rule of the application refused the job.
-    Refused,
+    /// Its call does not fit its function, or a rule of the application refused the job.
+    Refused {
+        /// What the refusal says. Older builds noted neither this nor the hint, and ignore both.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        error: Option<String>,
+        /// What helps.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        hint: Option<String>,
+    },
     /// The schedule could not be read.
     Unreadable,
 }
@@ -163,14 +170,14 @@ impl fmt::Display for Why {
             Why::Overlap { job, runs: true } => write!(f, "job {job} of an earlier tick was still running"),
             Why::Overlap { job, runs: false } => write!(f, "job {job} of an earlier tick was still waiting"),
             Why::Many => write!(f, "{MOST} newer ticks were due"),
-            Why::Refused => f.write_str("a rule of the application refused it"),
+            Why::Refused { error, .. } => f.write_str(error.as_deref().unwrap_or("it was refused")),
             Why::Unreadable => f.write_str("the schedule could not be read"),
         }
     }
 }
 
 /// A tick that makes no job.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Skip {
     /// The tick, in milliseconds since 1970-01-01 UTC.
     pub tick: i64,
@@ -210,7 +217,7 @@ pub enum Shift {
 pub enum TickTrouble {
     /// Its next tick has moved.
     Shifted(Shift),
-    /// A tick made no job, because a rule of the application refuses it.
+    /// A tick made no job, because its call does not fit its function, or a rule of the application refuses it.
     Refused(Error),
     /// The schedule cannot be read. It is tried again after [`TRIED_AGAIN`].
     Unreadable(Error),
@@ -354,7 +361,7 @@ mod tests {
     }
 
     fn why(firing: &Firing) -> Option<(i64, String)> {
-        firing.last_skip.map(|skip| (skip.tick / HOUR, skip.why.to_string()))
+        firing.last_skip.as_ref().map(|skip| (skip.tick / HOUR, skip.why.to_string()))
     }
 
     #[test]
@@ -504,11 +511,37 @@ mod tests {
             (Why::Late { by: 5, within: 3 }, r#"{"tick":7,"why":"late","by":5,"within":3}"#),
             (Why::Overlap { job: 17, runs: true }, r#"{"tick":7,"why":"overlap","job":17,"runs":true}"#),
             (Why::Many, r#"{"tick":7,"why":"many"}"#),
+            (Why::Refused { error: None, hint: None }, r#"{"tick":7,"why":"refused"}"#),
+            (
+                Why::Refused { error: Some("no".to_owned()), hint: Some("yes".to_owned()) },
+                r#"{"tick":7,"why":"refused","error":"no","hint":"yes"}"#,
+            ),
         ] {
             let skip = Skip { tick: 7, why };
             assert_eq!(serde_json::to_string(&skip).unwrap(), json);
             assert_eq!(serde_json::from_str::<Skip>(json).unwrap(), skip);
         }
+    }
+
+    /// As builds read it that know of no message.
+    #[derive(Debug, PartialEq, Deserialize)]
+    #[serde(tag = "why", rename_all = "lowercase")]
+    enum EarlierWhy {
+        Refused,
+    }
+
+    #[derive(Debug, PartialEq, Deserialize)]
+    struct EarlierSkip {
+        tick: i64,
+        #[serde(flatten)]
+        why: EarlierWhy,
+    }
+
+    #[test]
+    fn a_refusal_is_read_by_earlier_builds() {
+        let json = r#"{"tick":7,"why":"refused","error":"no","hint":"yes"}"#;
+        let read: EarlierSkip = serde_json::from_str(json).unwrap();
+        assert_eq!(read, EarlierSkip { tick: 7, why: EarlierWhy::Refused });
     }
 
     /// However the clock changes, no tick makes two jobs or a job before its time.

@@ -109,12 +109,16 @@ fn fire_one(tx: &mut dyn Tx, schedule: &Schedule, troubles: &mut Vec<(String, Ti
     if let Some(error) = refused {
         let last = firing.jobs.last().map_or(standing.next_tick, |job| job.tick);
         firing.skipped += (firing.jobs.len() - made.len()) as u64;
-        firing.last_skip = Some(Skip { tick: last.0, why: Why::Refused });
+        firing.last_skip = Some(Skip { tick: last.0, why: refusal(&error) });
         troubles.push((name.to_owned(), TickTrouble::Refused(error)));
     }
     reached("job made");
     move_on(tx, (name, standing.next_tick), &firing, &made)?;
     Ok(made.len())
+}
+
+fn refusal(error: &Error) -> Why {
+    Why::Refused { error: Some(error.to_string()), hint: error.hint().map(str::to_owned) }
 }
 
 /// Makes jobs for these ticks, except for those that have one. Returns the jobs, and why one was refused, if one was.
@@ -151,7 +155,7 @@ fn new_job(is: &ScheduleDefinition, tick: Timestamp) -> NewJob {
 
 /// Moves a schedule on from this tick.
 fn move_on(tx: &mut dyn Tx, (name, tick): (&str, Timestamp), firing: &Firing, made: &[JobId]) -> Result<()> {
-    let skip = firing.last_skip.map(|skip| serde_json::to_string(&skip).unwrap_or_default());
+    let skip = firing.last_skip.as_ref().map(|skip| serde_json::to_string(skip).unwrap_or_default());
     let skipped = i64::try_from(firing.skipped).unwrap_or(i64::MAX);
     let args: [Value<'_>; 8] = [
         name.into(),

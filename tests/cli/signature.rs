@@ -209,3 +209,37 @@ fn who_calls_a_function_hears_of_its_new_signature() {
         ",
     );
 }
+
+#[test]
+fn a_schedule_whose_function_takes_other_arguments_is_a_trouble() {
+    let place = place();
+    place.session(
+        "
+        $ asyncq schedule add each --every 300d --within 9000d events any 1 2; asyncq status --check
+        $ asyncq -q function set events any --takes 'a b c'; asyncq status --check
+        schedule `each` makes no calls: `events any` takes 3 arguments, you gave 2; `asyncq schedule set each` with the call changes it
+        ? 1
+        $ asyncq doctor > found; echo $?; grep -v '^ok ' found
+        1
+        fault    calls       schedule `each` makes no calls: `events any` takes 3 arguments, you gave 2
+                             `asyncq schedule set each` with the call changes it
+        $ asyncq schedule pause each; asyncq status --check; asyncq schedule resume each
+        ",
+    );
+    place.let_ticks_pass("each", 2);
+    place.session(
+        "
+        $ asyncq process
+        ! asyncq: schedule `each`: `events any` takes 3 arguments, you gave 2; the tick made no job
+        ! hint: usage: asyncq enqueue events any a b c
+        $ asyncq schedule show each | grep skipped
+        skipped    1 tick; last: [..]: `events any` takes 3 arguments, you gave 2; usage: asyncq enqueue events any a b c
+        $ asyncq schedule show each --json | grep -o '\"why\":\"[^\"]*\"'
+        \"why\":\"`events any` takes 3 arguments, you gave 2\"
+        $ asyncq schedule set each events any 1 2 3; asyncq status --check; asyncq doctor | grep -v '^ok '
+        ? 1
+        ",
+    );
+    place.let_ticks_pass("each", 1);
+    place.session("$ asyncq process; asyncq job list --json | grep -c completed\n1");
+}

@@ -351,7 +351,9 @@ conformance! {
         let done = fire(store);
         assert!(matches!(&done.troubles[..], [(_, TickTrouble::Refused(_))]), "{:?}", done.troubles);
         let there = schedule(store, "a").progress;
-        assert_eq!((there.fired, there.skipped, there.last_skip.unwrap().why), (1, 1, Why::Refused));
+        assert_eq!((there.fired, there.skipped), (1, 1));
+        let Why::Refused { error, hint } = there.last_skip.unwrap().why else { panic!("it was skipped otherwise") };
+        assert!(error.unwrap().starts_with("index `app_rule` refuses this: ") && hint.is_some());
     }
 
     fn what_there_is_to_do_next(store: &mut Store) {
@@ -389,16 +391,22 @@ conformance! {
         };
         takes(store, "[number:int] --key");
         assert!(store.unfit_schedules(&service("events"), &function("compute")).unwrap().is_empty());
+        assert!(store.idle_schedules(&service("events")).unwrap().is_empty());
         assert_eq!(schedule(store, "a").definition.call.kwargs.as_str(), r#"{"key":"•••"}"#);
         takes(store, "--key");
         let unfit = store.unfit_schedules(&service("events"), &function("compute")).unwrap();
         assert_eq!(unfit[0].0, name("a"));
         assert_eq!((unfit.len(), &*unfit[0].1.to_string()), (1, "`events compute` takes no arguments, you gave 1"));
+        let idle = store.idle_schedules(&service("events")).unwrap();
+        assert_eq!((&idle[0].0, idle[0].1.to_string()), (&unfit[0].0, unfit[0].1.to_string()));
         let tick = schedule(store, "a").progress.next_tick.unwrap().0;
         tick_at(store, tick - HOUR);
         let processor = processor(store, 1);
         run_cycle(store, processor, &[], 0, 0);
-        assert_eq!(schedule(store, "a").progress.last_skip.unwrap().why, Why::Refused);
+        let why = schedule(store, "a").progress.last_skip.unwrap().why;
+        assert_eq!(why.to_string(), "`events compute` takes no arguments, you gave 1");
+        store.pause_schedules(&[name("a")]).unwrap();
+        assert!(store.idle_schedules(&service("events")).unwrap().is_empty());
         assert_eq!(store.run_schedule(&name("a")).unwrap_err().kind(), Kind::Usage);
         // The arguments are still there.
         store.reveal_secrets();
