@@ -116,13 +116,13 @@ impl Manifest {
 /// The tables of one kind, each with its name.
 fn tables<'a>(top: &mut Section<'a>, kind: &'static str, example: &str) -> Result<Vec<TomlValue<'a>>> {
     let Some(value) = top.get(kind) else { return Ok(Vec::new()) };
-    Ok(value.section(&format!("tables with names, as in [{example}]"))?.entries())
+    Ok(value.section("tables with names", &format!("[{example}], with its keys below it"))?.entries())
 }
 
-const TABLE: &str = "a table";
+const TABLE: (&str, &str) = ("a table", "[service.mails], with its keys below it");
 
 fn service(value: &TomlValue<'_>) -> Result<ServiceChange> {
-    let mut it = value.section(TABLE)?;
+    let mut it = value.section(TABLE.0, TABLE.1)?;
     let mut limit = |key, most: u32| {
         let limit = it.number(key, 1, i64::from(most))?.and_then(|limit| u32::try_from(limit).ok());
         Ok::<_, Error>(limit.and_then(NonZeroU32::new))
@@ -136,7 +136,7 @@ fn service(value: &TomlValue<'_>) -> Result<ServiceChange> {
     let pause = it.get("paused").map(pause).transpose()?;
     it.finish()?;
     if burst.is_some() && rate.is_none() {
-        return Err(it.error("`burst` needs `rate`"));
+        return Err(it.error("`burst` needs `rate`").with_hint("add a rate, as in rate = \"10/s\""));
     }
     Ok(ServiceChange {
         concurrency: Some(concurrency),
@@ -157,7 +157,7 @@ fn pause(value: TomlValue<'_>) -> Result<Option<Pause>> {
         (true, ..) => Ok(Some(Pause::default())),
         (_, true, _) => Ok(None),
         (_, _, Ok(_)) => value.parsed(Pause::because).map(Some),
-        (_, _, Err(_)) => Err(value.wrong("true, false, or a text that says why")),
+        (_, _, Err(_)) => Err(value.wrong("true, false, or a text that says why", "\"a new release\"")),
     }
 }
 
@@ -177,7 +177,7 @@ fn function(value: &TomlValue<'_>) -> Result<ManifestFunction> {
             None => error,
         }
     })?;
-    let mut it = value.section(TABLE)?;
+    let mut it = value.section(TABLE.0, TABLE.1)?;
     let command = it.get("command").map(|value| value.texts()).transpose()?.unwrap_or_default();
     let site = it.text("site")?;
     let env = it.get("env").map(|value| variables(&value)).transpose()?.unwrap_or_default();
@@ -228,12 +228,12 @@ fn function(value: &TomlValue<'_>) -> Result<ManifestFunction> {
 
 /// The variables that a function records: each has a text, or is true for the value that it has now.
 fn variables(value: &TomlValue<'_>) -> Result<BTreeMap<String, Option<String>>> {
-    let entries = value.section("a table of texts, as in { LANG = \"C.UTF-8\", HOST = true }")?.entries();
+    let entries = value.section("a table of texts", "env = { LANG = \"C.UTF-8\", HOST = true }")?.entries();
     let variable = |entry: TomlValue<'_>| {
         let text = match (entry.is(true), entry.text()) {
             (true, _) => None,
             (false, Ok(text)) => Some(text.to_owned()),
-            (false, Err(_)) => return Err(entry.wrong("a text, or true for the value that it has now")),
+            (false, Err(_)) => return Err(entry.wrong("a text, or true for the value that it has now", true)),
         };
         Ok((entry.key.to_owned(), text))
     };
@@ -245,7 +245,7 @@ fn worker(value: &TomlValue<'_>) -> Result<Option<WorkerLimits>> {
     if value.is(true) || value.is(false) {
         return Ok(value.is(true).then(WorkerLimits::default));
     }
-    let mut it = value.section("true, or a table such as { calls_per_worker = 1000, idle = \"5m\" }")?;
+    let mut it = value.section("true, or a table of limits", "worker = { calls_per_worker = 1000, idle = \"5m\" }")?;
     let calls = it.number("calls_per_worker", 1, i64::MAX)?.map(i64::unsigned_abs);
     let idle = it.parsed("idle", parse_span)?;
     let growth = it.parsed("memory_growth", |text| parse_size(text).map_err(|flaw| Error::new(Kind::Usage, flaw)))?;
@@ -269,7 +269,7 @@ fn retry(it: &mut Section<'_>) -> Result<RetryChange> {
 
 fn schedule(value: &TomlValue<'_>, here: &dyn Fn() -> Result<TimeZone>) -> Result<ManifestSchedule> {
     let name = value.parsed_key(ScheduleName::parse)?;
-    let mut it = value.section(TABLE)?;
+    let mut it = value.section(TABLE.0, TABLE.1)?;
     let target = it.parsed("call", |text| HookTarget::parse_as("a call", text))?;
     let args = it.get("args").map(|value| value.json('[', "an array")).transpose()?;
     let kwargs = it.get("kwargs").map(|value| value.json('{', "a table")).transpose()?;

@@ -69,4 +69,5 @@ pub mod tick;
 pub mod time;
 pub mod timetable;
 pub mod toml_file;
+mod toml_hints;
 pub mod zone;

@@ -8,6 +8,7 @@ use toml::de::{DeInteger, DeTable, DeValue};
 use super::json::{Json, quote};
 use super::suggest::nearest;
 use super::text::escape_control;
+use super::toml_hints::{example, first_place};
 use crate::error::{Error, Kind, Result};
 
 /// A TOML file: its name in messages, and its text.
@@ -27,12 +28,16 @@ impl TomlFile<'_> {
     pub(super) fn read<T>(self, read: impl FnOnce(Section<'_>) -> Result<T>) -> Result<T> {
         let table = DeTable::parse(self.text).map_err(|error| {
             let span = error.span().unwrap_or_default();
+            if error.message() != "duplicate key" {
+                return self.error(span.start, error.message()).with_hint(
+                    "write tables as in [service.mails], and below them keys as in rate = \"10/s\" (docs/manifest.md)",
+                );
+            }
             let at = escape_control(self.text.get(span.clone()).unwrap_or_default());
-            let said = match error.message() {
-                "duplicate key" => format!("`{at}` is given twice"),
-                other => other.to_owned(),
-            };
-            self.error(span.start, said)
+            self.error(span.start, format!("`{at}` is given twice")).with_hint(match first_place(self.text, &span) {
+                Some(first) => format!("line {} has it already: leave one of the two out", self.line(first)),
+                None => "leave one of the two out".to_owned(),
+            })
         })?;
         read(Section::new(self, 0, table.get_ref()))
     }
@@ -102,7 +107,7 @@ impl<'a> Section<'a> {
     pub(super) fn flag(&mut self, key: &'static str) -> Result<Option<bool>> {
         let flag = |value: TomlValue<'a>| match value.value.get_ref() {
             DeValue::Boolean(flag) => Ok(*flag),
-            _ => Err(value.wrong("true or false")),
+            _ => Err(value.wrong("true or false", true)),
         };
         self.get(key).map(flag).transpose()
     }
@@ -120,10 +125,11 @@ impl<'a> Section<'a> {
             DeValue::String(text) => &**text,
             _ => "",
         };
-        match names.iter().position(|it| *it == text) {
-            Some(at) => Ok(Some(all[at])),
-            None => Err(value.wrong(&names.iter().map(|it| format!("\"{it}\"")).collect::<Vec<_>>().join(" or "))),
+        if let Some(at) = names.iter().position(|it| *it == text) {
+            return Ok(Some(all[at]));
         }
+        let names: Vec<String> = names.iter().map(|it| format!("\"{it}\"")).collect();
+        Err(value.wrong(&names.join(" or "), names.first().map_or("\"\"", |it| it)))
     }
 
     /// All entries, which count as asked for.
@@ -177,9 +183,15 @@ impl<'a> TomlValue<'a> {
         self.file.error(self.value.span().start, flaw)
     }
 
-    /// The error for a value of the wrong kind.
-    pub(super) fn wrong(&self, wanted: &str) -> Error {
-        self.error(format!("`{}` has to be {wanted}", escape_control(self.key)))
+    /// The error for a value of the wrong kind; `example` is one of the right kind.
+    pub(super) fn wrong(&self, wanted: &str, example: impl Display) -> Error {
+        self.wrong_at_all(wanted, format!("{} = {example}", escape_control(self.key)))
+    }
+
+    /// The error for a key that has to be written in another way; `example` shows how.
+    fn wrong_at_all(&self, wanted: &str, example: impl Display) -> Error {
+        let message = format!("`{}` has to be {wanted}", escape_control(self.key));
+        self.error(message).with_hint(format!("write it as in {example}"))
     }
 
     /// The error for a value that `error` refuses.
@@ -190,11 +202,11 @@ impl<'a> TomlValue<'a> {
 
     pub(super) fn text(&self) -> Result<&'a str> {
         match self.value.get_ref() {
-            DeValue::String(text) if text.contains('\0') => {
-                Err(self.error(format!("`{}` contains a NUL character", escape_control(self.key))))
-            }
+            DeValue::String(text) if text.contains('\0') => Err(self
+                .error(format!("`{}` contains a NUL character", escape_control(self.key)))
+                .with_hint("no program can get one: leave it out")),
             DeValue::String(text) => Ok(text),
-            _ => Err(self.wrong("a text in quotes")),
+            _ => Err(self.wrong("a text in quotes", example(self.key))),
         }
     }
 
@@ -209,22 +221,19 @@ impl<'a> TomlValue<'a> {
             _ => None,
         };
         let number = number.filter(|number| (least..=most).contains(number));
-        number.ok_or_else(|| self.wrong(&format!("a whole number from {least} to {most}")))
+        number.ok_or_else(|| self.wrong(&format!("a whole number from {least} to {most}"), 2.clamp(least, most)))
     }
 
     /// A list such as `1,64-78,timeout`: such a text, or an array of its items.
     pub(super) fn list<T>(&self, parse: impl FnOnce(&str) -> Result<T>) -> Result<T> {
+        let wrong = || self.wrong("an array of codes and texts", "[64, \"timeout\"]");
         let DeValue::Array(items) = self.value.get_ref() else {
-            return if self.text().is_ok() {
-                self.parsed(parse)
-            } else {
-                Err(self.wrong("an array of codes and texts"))
-            };
+            return if self.text().is_ok() { self.parsed(parse) } else { Err(wrong()) };
         };
         let item = |item: &Spanned<DeValue<'_>>| match item.get_ref() {
             DeValue::String(text) => Ok(text.to_string()),
             DeValue::Integer(number) => Ok(decimal(number)),
-            _ => Err(self.wrong("an array of codes and texts")),
+            _ => Err(wrong()),
         };
         let text = items.iter().map(item).collect::<Result<Vec<_>>>()?.join(",");
         parse(&text).map_err(|error| self.refused(&text, &error))
@@ -232,7 +241,10 @@ impl<'a> TomlValue<'a> {
 
     /// An array of texts.
     pub(super) fn texts(&self) -> Result<Vec<String>> {
-        let wrong = || self.wrong("an array of texts");
+        let wrong = || match self.value.get_ref() {
+            DeValue::String(text) => self.wrong("an array of texts", format!("[{}]", quote(text))),
+            _ => self.wrong("an array of texts", "[\"one\", \"two\"]"),
+        };
         let DeValue::Array(items) = self.value.get_ref() else { return Err(wrong()) };
         let item = |item: &Spanned<DeValue<'_>>| match item.get_ref() {
             DeValue::String(text) => Ok(text.to_string()),
@@ -241,17 +253,17 @@ impl<'a> TomlValue<'a> {
         items.iter().map(item).collect()
     }
 
-    /// A table.
-    pub(super) fn section(&self, wanted: &str) -> Result<Section<'a>> {
+    /// A table; `example` shows how it is written.
+    pub(super) fn section(&self, wanted: &str, example: &str) -> Result<Section<'a>> {
         match self.value.get_ref() {
             DeValue::Table(table) => Ok(Section::new(self.file, self.key_at, table)),
-            _ => Err(self.wrong(wanted)),
+            _ => Err(self.wrong_at_all(wanted, example)),
         }
     }
 
     /// The first key of a table.
     pub(super) fn first_key(&self) -> Option<&'a str> {
-        let section = self.section("").ok()?;
+        let section = self.section("", "").ok()?;
         section.entries.first().map(|entry| entry.key)
     }
 
@@ -277,6 +289,7 @@ impl<'a> TomlValue<'a> {
 
     /// A JSON array (`[`) or object (`{`), written as TOML or as a text with JSON in it.
     pub(super) fn json(&self, first: char, wanted: &str) -> Result<Json> {
+        let example = if first == '[' { "[\"zoe\", 1]" } else { "{ user = \"zoe\" }" };
         let text = match self.value.get_ref() {
             DeValue::String(text) => text.to_string(),
             DeValue::Array(_) | DeValue::Table(_) => {
@@ -284,12 +297,15 @@ impl<'a> TomlValue<'a> {
                 self.write_json(self.value, &mut out)?;
                 out
             }
-            _ => return Err(self.wrong(wanted)),
+            _ => return Err(self.wrong(wanted, example)),
         };
         if !text.trim_start().starts_with(first) {
-            return Err(self.wrong(wanted));
+            return Err(self.wrong(wanted, example));
         }
-        Json::parse(&text).map_err(|fault| self.error(format!("`{}`: {fault}", self.key)))
+        Json::parse(&text).map_err(|fault| {
+            let hint = format!("write it as in {} = {example}", self.key);
+            self.error(format!("`{}`: {fault}", self.key)).with_hint(hint)
+        })
     }
 
     fn write_json(&self, value: &Spanned<DeValue<'_>>, out: &mut String) -> Result<()> {

@@ -264,6 +264,7 @@ fn what_a_table_leaves_out_is_at_its_default_and_what_is_paused_stays_so() {
         ~ service mails: paused "later" -> false
         $ sed -i 's/paused = false/paused = "for good"/' deploy.toml; asyncq apply deploy.toml
         ! error: `deploy.toml`, line 9, column 10: `paused` has to be true or false
+        ! hint: write it as in paused = true
         ? 65
         "#,
     );
@@ -462,7 +463,8 @@ fn paths_count_from_the_folder_of_the_file() {
         ! hint: name the folder, as in `--site .`
         ? 2
         $ grep -v here app/deploy.toml | grep -v 'schedule' | asyncq apply -
-        ! error: [..]
+        ! error: stdin, line 7, column 1: `site` is given twice
+        ! hint: line 5 has it already: leave one of the two out
         ? 65
         $ asyncq apply - --site app < app/deploy.toml
         $ asyncq apply app/deploy.toml --site app/jobs
@@ -534,45 +536,93 @@ fn unknown_keys() {
 #[test]
 fn values_of_the_wrong_kind() {
     all_refused([
-        ("service = 3".to_owned(), at(1, 11, "`service` has to be tables with names, as in [service.mails]"), ""),
-        ("[service]\nmails = 3".to_owned(), at(2, 9, "`mails` has to be a table"), ""),
+        (
+            "service = 3".to_owned(),
+            at(1, 11, "`service` has to be tables with names"),
+            "write it as in [service.mails], with its keys below it",
+        ),
+        (
+            "[service]\nmails = 3".to_owned(),
+            at(2, 9, "`mails` has to be a table"),
+            "write it as in [service.mails], with its keys below it",
+        ),
         (
             of_service("concurrency = \"2\""),
             at(2, 15, "`concurrency` has to be a whole number from 1 to 4294967295"),
-            "",
+            "write it as in concurrency = 2",
         ),
-        (of_service("concurrency = 0"), at(2, 15, "`concurrency` has to be a whole number from 1 to 4294967295"), ""),
-        (of_service("lane_width = 1001"), at(2, 14, "`lane_width` has to be a whole number from 1 to 1000"), ""),
-        (of_service("rate = 10"), at(2, 8, "`rate` has to be a text in quotes"), ""),
-        (of_service("burst = 10"), at(1, 10, "`burst` needs `rate`"), ""),
-        (of_service("paused = 1"), at(2, 10, "`paused` has to be true, false, or a text that says why"), ""),
-        (of_function("timeout = 30"), at(3, 11, "`timeout` has to be a text in quotes"), ""),
+        (
+            of_service("concurrency = 0"),
+            at(2, 15, "`concurrency` has to be a whole number from 1 to 4294967295"),
+            "write it as in concurrency = 2",
+        ),
+        (
+            of_service("lane_width = 1001"),
+            at(2, 14, "`lane_width` has to be a whole number from 1 to 1000"),
+            "write it as in lane_width = 2",
+        ),
+        (of_service("rate = 10"), at(2, 8, "`rate` has to be a text in quotes"), "write it as in rate = \"10/s\""),
+        (of_service("burst = 10"), at(1, 10, "`burst` needs `rate`"), "add a rate, as in rate = \"10/s\""),
+        (
+            of_service("paused = 1"),
+            at(2, 10, "`paused` has to be true, false, or a text that says why"),
+            "write it as in paused = \"a new release\"",
+        ),
+        (
+            of_function("timeout = 30"),
+            at(3, 11, "`timeout` has to be a text in quotes"),
+            "write it as in timeout = \"90s\"",
+        ),
         (
             of_function("env = [\"A=1\"]"),
-            at(3, 7, "`env` has to be a table of texts, as in { LANG = \"C.UTF-8\", HOST = true }"),
-            "",
+            at(3, 7, "`env` has to be a table of texts"),
+            "write it as in env = { LANG = \"C.UTF-8\", HOST = true }",
         ),
         (
             of_function("env = { A = false }"),
             at(3, 13, "`A` has to be a text, or true for the value that it has now"),
-            "",
+            "write it as in A = true",
         ),
-        (of_function("args = \"word\""), at(3, 8, "`args` has to be \"words\" or \"stdin\""), ""),
-        (of_function("retries = -1"), at(3, 11, "`retries` has to be a whole number from 0 to 4294967295"), ""),
-        (of_function("retries = 1\nretry_on = 64"), at(4, 12, "`retry_on` has to be an array of codes and texts"), ""),
+        (
+            of_function("args = \"word\""),
+            at(3, 8, "`args` has to be \"words\" or \"stdin\""),
+            "write it as in args = \"words\"",
+        ),
+        (
+            of_function("retries = -1"),
+            at(3, 11, "`retries` has to be a whole number from 0 to 4294967295"),
+            "write it as in retries = 2",
+        ),
+        (
+            of_function("retries = 1\nretry_on = 64"),
+            at(4, 12, "`retry_on` has to be an array of codes and texts"),
+            "write it as in retry_on = [64, \"timeout\"]",
+        ),
         (
             of_function("worker = 3"),
-            at(3, 10, "`worker` has to be true, or a table such as { calls_per_worker = 1000, idle = \"5m\" }"),
-            "",
+            at(3, 10, "`worker` has to be true, or a table of limits"),
+            "write it as in worker = { calls_per_worker = 1000, idle = \"5m\" }",
         ),
         (
             "[function.\"mails/send\"]\ncommand = \"cat\"".to_owned(),
             at(2, 11, "`command` has to be an array of texts"),
-            "",
+            "write it as in command = [\"cat\"]",
         ),
-        (of_schedule("every = \"1h\"\nargs = 5"), at(4, 8, "`args` has to be an array"), ""),
-        (of_schedule("every = \"1h\"\nkwargs = [1]"), at(4, 10, "`kwargs` has to be a table"), ""),
-        (of_schedule("every = \"1h\"\npaused = \"why\""), at(4, 10, "`paused` has to be true or false"), ""),
+        (
+            of_schedule("every = \"1h\"\nargs = 5"),
+            at(4, 8, "`args` has to be an array"),
+            "write it as in args = [\"zoe\", 1]",
+        ),
+        (
+            of_schedule("every = \"1h\"\nkwargs = [1]"),
+            at(4, 10, "`kwargs` has to be a table"),
+            "write it as in kwargs = { user = \"zoe\" }",
+        ),
+        (
+            of_schedule("every = \"1h\"\npaused = \"why\""),
+            at(4, 10, "`paused` has to be true or false"),
+            "write it as in paused = true",
+        ),
     ]);
 }
 
@@ -614,10 +664,26 @@ fn values_that_mean_nothing() {
             at(3, 9, "`takes` cannot be `[a] b`: `b` is required, and stands after `[a]`, which may be left out"),
             "write `b` before `[a]`, or `[b]`",
         ),
-        (of_function("takes = [\"a\"]"), at(3, 9, "`takes` has to be a text in quotes"), ""),
-        (of_function("secret = \"password\""), at(3, 10, "`secret` has to be an array of texts"), ""),
-        (of_function("secret = [2]"), at(3, 10, "`secret` has to be an array of texts"), ""),
-        (of_function("env_file = true"), at(3, 12, "`env_file` has to be a text in quotes"), ""),
+        (
+            of_function("takes = [\"a\"]"),
+            at(3, 9, "`takes` has to be a text in quotes"),
+            "write it as in takes = \"user [--html:bool]\"",
+        ),
+        (
+            of_function("secret = \"password\""),
+            at(3, 10, "`secret` has to be an array of texts"),
+            "write it as in secret = [\"password\"]",
+        ),
+        (
+            of_function("secret = [2]"),
+            at(3, 10, "`secret` has to be an array of texts"),
+            "write it as in secret = [\"one\", \"two\"]",
+        ),
+        (
+            of_function("env_file = true"),
+            at(3, 12, "`env_file` has to be a text in quotes"),
+            "write it as in env_file = \"secrets.env\"",
+        ),
         (
             of_function("args = \"stdin\"\nstdin = \"none\""),
             at(1, 11, "with `args = \"stdin\"` and `stdin = \"none\"` the program gets no arguments"),
@@ -628,7 +694,11 @@ fn values_that_mean_nothing() {
             at(3, 8, "`lane` cannot be ``: `` cannot be a lane"),
             "a lane is 1 to 255 bytes of text without control characters",
         ),
-        (of_function("site = \"a\\u0000\""), at(3, 8, "`site` contains a NUL character"), ""),
+        (
+            of_function("site = \"a\\u0000\""),
+            at(3, 8, "`site` contains a NUL character"),
+            "no program can get one: leave it out",
+        ),
         (
             of_service("on_error = \"alerts.page\""),
             at(2, 12, "`on_error` cannot be `alerts.page`: a hook is SERVICE/FUNCTION"),
@@ -722,22 +792,46 @@ fn names_that_are_none_or_given_twice() {
             at(1, 11, "a function is SERVICE/FUNCTION"),
             "write [function.\"mails/send\"]",
         ),
-        ("[service.mails]\n[service.mails]".to_owned(), at(2, 10, "`mails` is given twice"), ""),
-        (of_service("rate = \"1/s\"\nrate = \"2/s\""), at(3, 1, "`rate` is given twice"), ""),
+        (
+            "[service.mails]\n[service.mails]".to_owned(),
+            at(2, 10, "`mails` is given twice"),
+            "line 1 has it already: leave one of the two out",
+        ),
+        (
+            of_function("env = { A = \"1\", A = \"2\" }"),
+            at(3, 18, "`A` is given twice"),
+            "line 3 has it already: leave one of the two out",
+        ),
+        (
+            "[service.a]\nkeep = \"1d\"\n[service.b]\nkeep = \"1d\"\nkeep = \"2d\"".to_owned(),
+            at(5, 1, "`keep` is given twice"),
+            "line 4 has it already: leave one of the two out",
+        ),
+        (
+            "[service.a]\n[schedule.a]\n[service.a]".to_owned(),
+            at(3, 10, "`a` is given twice"),
+            "line 1 has it already: leave one of the two out",
+        ),
+        (
+            of_service("rate = \"1/s\"\nrate = \"2/s\""),
+            at(3, 1, "`rate` is given twice"),
+            "line 2 has it already: leave one of the two out",
+        ),
         (
             "[function.\"mails/send\"]\ncommand = [\"cat\"]\n[function.'mails/send']\ncommand = [\"cat\"]".to_owned(),
             at(3, 11, "`'mails/send'` is given twice"),
-            "",
+            "line 1 has it already: leave one of the two out",
         ),
     ]);
 }
 
 #[test]
 fn files_that_are_no_toml_or_say_nothing() {
+    let no_toml = "write tables as in [service.mails], and below them keys as in rate = \"10/s\" (docs/manifest.md)";
     all_refused([
-        ("{\"service\": {}}".to_owned(), at(1, 1, "[..]"), ""),
-        ("[service.mails".to_owned(), at(1, 15, "[..]"), ""),
-        ("[service.mails]\nrate = 10/s".to_owned(), at(2, 8, "[..]"), ""),
+        ("{\"service\": {}}".to_owned(), at(1, 1, "[..]"), no_toml),
+        ("[service.mails".to_owned(), at(1, 15, "[..]"), no_toml),
+        ("[service.mails]\nrate = 10/s".to_owned(), at(2, 8, "[..]"), no_toml),
         (
             "# nothing".to_owned(),
             "`bad.toml` names no service, function or schedule".to_owned(),

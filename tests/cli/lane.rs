@@ -113,6 +113,32 @@ fn a_call_runs_after_those_that_it_needs() {
 }
 
 #[test]
+fn a_call_cannot_wait_for_its_own_number() {
+    let place = place();
+    place.session(
+        "
+        $ asyncq enqueue events say 1 --after 1
+        ! error: there is no job 1 to wait for
+        ! hint: a job that was cleaned away had ended: leave it out
+        ? 66
+        $ asyncq enqueue events say 1
+        1
+        $ asyncq enqueue events say 2 --after 2
+        ! error: there is no job 2 to wait for
+        ! hint: a job that was cleaned away had ended: leave it out
+        ? 66
+        $ asyncq enqueue events say 2 --after-any 1-2
+        ! error: there is no job 2 to wait for
+        ! hint: a job that was cleaned away had ended: leave it out
+        ? 66
+        $ asyncq process
+        1
+        ",
+    );
+    assert_eq!(place.jobs("state"), "completed");
+}
+
+#[test]
 fn a_failure_cancels_what_needs_it_and_a_retry_revives_that() {
     let place = place();
     place.session(

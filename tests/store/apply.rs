@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use asyncq::Kind;
 use asyncq::domain::call::{Call, Principal};
-use asyncq::domain::function::{Args, CallFormat, Definition, FunctionPolicy, Stdin, WorkerLimits};
+use asyncq::domain::function::{Args, CallFormat, Definition, FunctionPolicy, Inputs, Stdin, WorkerLimits};
 use asyncq::domain::hook::{HookChange, HookTarget, Hooks};
 use asyncq::domain::job::State;
 use asyncq::domain::json::Json;
@@ -23,7 +23,9 @@ use asyncq::domain::removal::IfWaiting;
 use asyncq::domain::retention::RetentionChange;
 use asyncq::domain::retry_policy::{Backoff, FailureList, RetryPolicy};
 use asyncq::domain::schedule::{ScheduleDefinition, ScheduleName};
+use asyncq::domain::secret::Secrets;
 use asyncq::domain::service::ServiceChange;
+use asyncq::domain::signature::Signature;
 use asyncq::domain::tick::{Lateness, Missed, Overlap};
 use asyncq::domain::time::Timestamp;
 use asyncq::domain::timetable::{Rule, Timetable};
@@ -283,6 +285,17 @@ fn policy() -> impl Strategy<Value = FunctionPolicy> {
     )
 }
 
+/// What a function takes, with secret arguments only where it reads its standard input.
+fn inputs() -> impl Strategy<Value = Inputs> {
+    let secret = |word: BoxedStrategy<String>| vec(word, 0..3).prop_map(|words| Secrets::parse(&words).unwrap());
+    let any_secret = secret(prop_oneof![Just("2".to_owned()), "[a-z]", "[a-z .'\"]{2,8}"].boxed());
+    let own_secret = secret(prop_oneof![Just("2"), Just("pin"), Just("html")].prop_map(str::to_owned).boxed());
+    let takes = prop_oneof![Just("[user] [pin] [word...] [--more...]"), Just("[pin...] [--html] [--more...]")];
+    let described = (takes, own_secret).prop_map(|(takes, secret)| (Some(Signature::parse(takes).unwrap()), secret));
+    let both = prop_oneof![any_secret.prop_map(|secret| (None, secret)), described];
+    (both, of("[a-z ./'\"]{1,12}")).prop_map(|((takes, secret), env_file)| Inputs { takes, secret, env_file })
+}
+
 fn some_function() -> impl Strategy<Value = Definition> {
     let worker = (of(1..i64::MAX as u64), of(span()), of(1..i64::MAX as u64))
         .prop_map(|(calls, idle, growth)| WorkerLimits { calls, idle, growth });
@@ -292,15 +305,18 @@ fn some_function() -> impl Strategy<Value = Definition> {
         Just((Args::Stdin, Stdin::Call))
     ];
     let env = btree_map("[A-Za-z_ .'\"]{1,8}", text(), 0..4);
-    (vec(text(), 1..4), text(), env, of(span()), of(worker), format, policy()).prop_map(
-        |(command, site, env, timeout, worker, (args, stdin), policy)| Definition {
+    (vec(text(), 1..4), text(), env, of(span()), of(worker), format, (inputs(), policy())).prop_map(
+        |(command, site, env, timeout, worker, (args, stdin), (inputs, policy))| Definition {
             command,
             site: format!("/{site}"),
             env,
             timeout,
             call_format: if worker.is_some() { CallFormat::default() } else { CallFormat::new(args, stdin).unwrap() },
             worker,
-            inputs: asyncq::domain::function::Inputs::default(),
+            inputs: match stdin {
+                Stdin::Nothing if worker.is_none() => Inputs { secret: Secrets::default(), ..inputs },
+                _ => inputs,
+            },
             policy: FunctionPolicy { is_merged: policy.is_merged && worker.is_none(), ..policy },
             generation: 0,
         },

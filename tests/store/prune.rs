@@ -126,6 +126,42 @@ conformance! {
         assert_eq!((prune(store, 2), jobs(store)), (1, vec![]));
     }
 
+    fn a_round_of_a_clock_that_was_ahead_puts_off_no_other(store: &mut Store) {
+        with_events(store);
+        end_three(store);
+        keep(store, Some(HOUR), Some(HOUR));
+        assert_eq!(prune(store, 100), 0);
+        age(store, HOUR * 3);
+        enqueue(store, 4);
+        store.cancel(JobId(4)).unwrap();
+        // As if the clock had been ten hours ahead until now, and had been set back.
+        let ahead = (HOUR * 13).as_millis();
+        execute(store, &format!("UPDATE asyncq_schema SET pruned_at = pruned_at + {ahead}, clock = clock + {ahead}"));
+        assert_eq!((prune(store, 100), jobs(store)), (3, vec![4]));
+        // By less than the time between two rounds, too.
+        let (past, ahead) = ((HOUR * 2).as_millis(), Duration::from_secs(30).as_millis());
+        execute(
+            store,
+            &format!(
+                "UPDATE asyncq_job SET created_at = created_at - {past}, finished_at = finished_at - {past};
+                UPDATE asyncq_schema SET pruned_at = pruned_at + {ahead}"
+            ),
+        );
+        assert_eq!((prune(store, 100), jobs(store)), (1, vec![]));
+    }
+
+    fn a_job_that_ended_by_a_clock_that_was_ahead_stays_until_it_is_old(store: &mut Store) {
+        with_events(store);
+        end_three(store);
+        keep(store, Some(HOUR), Some(HOUR));
+        let ahead = (HOUR * 10).as_millis();
+        execute(store, &format!("UPDATE asyncq_job SET finished_at = finished_at + {ahead} WHERE id = 2"));
+        age(store, HOUR * 3);
+        assert_eq!((prune(store, 100), jobs(store)), (2, vec![2]));
+        age(store, HOUR * 24);
+        assert_eq!((prune(store, 100), jobs(store)), (1, vec![]));
+    }
+
     fn a_job_that_others_need_is_removed_when_they_know_how_it_ended(store: &mut Store) {
         with_events(store);
         enqueue(store, 1);
