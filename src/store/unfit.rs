@@ -5,7 +5,7 @@ use super::{Store, columns::Column, function};
 use crate::domain::function::FunctionName;
 use crate::domain::schedule::{Schedule, ScheduleDefinition, ScheduleName};
 use crate::domain::service::ServiceName;
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 
 /// Those that tick.
 const ACTIVE: &str = select_schedule!("WHERE paused = 0 AND next_tick IS NOT NULL AND service = ?1 ORDER BY next_tick");
@@ -32,7 +32,7 @@ impl Store {
     }
 
     /// The schedules of a service that tick in vain, because their functions do not take their arguments, and why. It leaves out
-    /// schedules that cannot be read.
+    /// schedules that cannot be read, and those whose function is missing.
     ///
     /// # Errors
     /// [`crate::Kind::Invalid`] when one of these functions cannot be read.
@@ -44,7 +44,10 @@ impl Store {
                 Ok(())
             })?;
             for Schedule { name, definition: ScheduleDefinition { call, .. }, .. } in schedules {
-                let takes = function::find(tx, &call.service, &call.function)?.definition.inputs.takes;
+                let takes = match function::find(tx, &call.service, &call.function) {
+                    Err(error) if error.kind() == Kind::NotFound => continue,
+                    found => found?.definition.inputs.takes,
+                };
                 unfit.extend(takes.and_then(|takes| takes.fit(&call).err()).map(|error| (name, error)));
             }
             Ok(unfit)

@@ -1254,6 +1254,7 @@ fn a_job_that_cannot_be_put_back_ends_in_an_error() {
         "
         $ asyncq process
         ! asyncq: processor 1 (process [..] on [..]) died; 1 of its jobs ended in an error (`asyncq job list --state error` shows why)
+        ? 1
         $ sqlite3 app.db 'SELECT group_concat(state) FROM asyncq_job'
         error,completed
         ",

@@ -114,7 +114,7 @@ const DAMAGE: &[(&str, &str)] = &[
     ),
     (
         "UPDATE asyncq_job SET run_at = 1000000000000 WHERE id = 2",
-        "warning  calls       service `events` has a call that has waited for [..]; `asyncq status events` shows its calls",
+        "warning  calls       service `events` has a call that has waited for [..]",
     ),
 ];
 
