@@ -65,7 +65,7 @@ class Log:
     attempt: int | None
     """None if no attempt has begun."""
     complete: bool
-    """Whether there is no more to come."""
+    """Whether this is the whole output. If not, the attempt may still print."""
     parts: list[tuple[Literal["out", "err"], str]]
     """Texts with their streams, in the order in which they were read."""
     dropped: int

@@ -84,7 +84,7 @@ class Schedule:
 
     @property
     def info(self) -> ScheduleInfo:
-        """What the store knows of it now. Raises `Error` if there is no such schedule."""
+        """The current state of this schedule in the store. Raises `Error` if the schedule does not exist."""
         return _info(_ask("show", {"schedule": self.name}, repeat=True))
 
     def set(

@@ -160,4 +160,4 @@ def _kinds(hint: object, names: dict[str, Any]) -> set[str | None]:
     try:
         return {_KINDS.get(origin or hint)}
     except TypeError:
-        return {None}  # not hashable, so it is no type at all
+        return {None}  # Types are hashable, so this is not one.

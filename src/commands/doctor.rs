@@ -70,7 +70,7 @@ impl Queue {
                 let message = "everybody can write the store, and have its processors run any program";
                 found.add("rights", Health::Warning, message, Some(&hint));
             }
-            None => found.add("rights", Health::Ok, "not everybody can write it", None),
+            None => found.add("rights", Health::Ok, "only its owner and its group can write it", None),
         }
     }
 
@@ -157,14 +157,12 @@ impl Queue {
         let (services, functions) = (self.store.services(), self.store.functions(None));
         let services = found.readable("definitions", services)?;
         let functions = found.readable("definitions", functions)?;
-        let all = services.zip(functions).map(|(services, functions)| (services.len(), functions.len()));
+        let all = services.zip(functions);
+        let all = all.map(|(services, functions)| (services.len() as u64, functions.len() as u64));
         if let Some((services, functions)) = all {
-            found.add(
-                "definitions",
-                Health::Ok,
-                format!("{services} services and {functions} functions can be read"),
-                None,
-            );
+            let services = one_or("service", "services", services);
+            let functions = one_or("function", "functions", functions);
+            found.add("definitions", Health::Ok, format!("{services} and {functions} can be read"), None);
         }
         let schedules = self.store.schedules(None);
         if let Some(schedules) = found.readable("schedules", schedules)? {
